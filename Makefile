@@ -1,0 +1,45 @@
+# Every target makes what it needs; nothing but Python >= 3.11 with venv, make and a C/C++ compiler is assumed.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+KERNELS := $(wildcard penstock/_native/*.pyx penstock/_native/*.pxd)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test statistics check lint types bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## create .venv with everything pinned, and build the kernels
+
+$(INSTALLED): pyproject.toml constraints.txt setup.py $(KERNELS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penstock needs Python 3.11 or newer; set PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a minute or two, once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## the main job on bundled real data: race, drift, shadow, promotion, swap
+	@$(BIN)/penstock demo
+
+test: install  ## the test suite
+	@$(BIN)/python -m pytest -n auto
+
+statistics: install  ## the simulations behind the gate's guarantee, at full size
+	@$(BIN)/python -m pytest -n auto -s -m statistics tests
+
+lint: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
+	@$(BIN)/mypy
+
+check: lint types test  ## ruff, mypy and the tests
+
+bench: install  ## speed, as ratios against the peers measured in the same run
+	@$(BIN)/python -m benchmarks
+
+clean:  ## remove everything that was built
+	rm -rf .venv build dist *.egg-info penstock-demo .mypy_cache .ruff_cache .pytest_cache
+	find penstock -name '*.so' -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

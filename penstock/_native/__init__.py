@@ -1,0 +1,1 @@
+"""Cython kernels; each has a slow, obvious twin in the tests."""

@@ -1,0 +1,16 @@
+from libc.stdint cimport uint32_t
+from libcpp.vector cimport vector
+
+
+cdef class Buffer:
+    """Entries of the rows encoded so far, one after the other; owned by one thread."""
+    cdef vector[uint32_t] indices
+    cdef vector[double] values
+    cdef vector[uint32_t] namespaces
+
+    cdef void clear(self) noexcept
+
+
+cdef uint32_t hash_name(const char* name, Py_ssize_t length, uint32_t seed) noexcept nogil
+
+cdef int encode_into(object row, Buffer out) except -1

@@ -1,0 +1,899 @@
+"""Names to numbers: Vowpal Wabbit's hashing, the walk over a row, and the building of CSR matrices.
+
+A feature's index is the MurmurHash3 (x86, 32 bits; Appleby 2011, public domain) of its name, seeded with
+the hash of its namespace, as VW computes it (``--hash strings --hash_seed 0``): a name is stripped of
+surrounding white space, and one made only of digits is that number plus the seed. A category is hashed
+once more, seeded with the hash of its name (VW's chain hash), and has the value 1. All arithmetic wraps
+at 32 bits; a learner keeps the low bits that its table has.
+"""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from penstock.errors import BadRecord, DataError
+from penstock.events import Features
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.math cimport fabs
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.string cimport memchr, memcpy
+from libcpp.vector cimport vector
+
+
+cdef extern from *:
+    """
+    #include <charconv>
+
+    static bool parse_double(const uint8_t* first, const uint8_t* last, double* value) {
+        auto start = reinterpret_cast<const char*>(first), end = reinterpret_cast<const char*>(last);
+        return std::from_chars(start, end, *value).ec == std::errc();
+    }
+    """
+    bint parse_double(const uint8_t* first, const uint8_t* last, double* value) noexcept
+
+cdef extern from "Python.h":
+    # Declared over pointers: a walk that owns no references counts none.
+    bint PyFloat_CheckExact(PyObject* value) noexcept
+    bint PyLong_CheckExact(PyObject* value) noexcept
+    bint PyUnicode_CheckExact(PyObject* value) noexcept
+    bint PyUnicode_Check(PyObject* value) noexcept
+    double PyFloat_AS_DOUBLE(PyObject* value) noexcept
+    long long PyLong_AsLongLongAndOverflow(PyObject* value, int* overflow) except? -1
+    const char* PyUnicode_AsUTF8AndSize(PyObject* value, Py_ssize_t* length) noexcept
+    bint PyErr_ExceptionMatches(object kind) noexcept
+    void PyErr_Clear() noexcept
+    double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
+    bint PyDict_Next(PyObject* mapping, Py_ssize_t* position, PyObject** key, PyObject** value) noexcept
+    Py_ssize_t PyList_GET_SIZE(object items) noexcept
+    PyObject* PyList_GET_ITEM(object items, Py_ssize_t i) noexcept
+    Py_ssize_t PyTuple_GET_SIZE(object items) noexcept
+    PyObject* PyTuple_GET_ITEM(object items, Py_ssize_t i) noexcept
+    PyObject* Py_None
+    PyObject* Py_True
+    PyObject* Py_False
+
+
+ctypedef const uint8_t* Text  # UTF-8, delimited by a second pointer
+
+cdef enum:
+    MAX_DEPTH = 32  # containers inside a row; real events nest three deep, and a cycle must end somewhere
+    MAX_SPARE = 1 << 20  # entries (20 MB) that a buffer may hold on to between calls
+    MAX_SHOWN = 60  # characters of a name in a message
+    MAX_INTEGER = 1_000_000_000_000_000_000
+
+cdef double MAX_MAGNITUDE = 1e18  # sums of squares of such values still fit a float32
+
+FINITE = "a finite number of magnitude <= 1e18"
+ACCEPTED = "a number, a string, a boolean, a list or a mapping"
+NESTING = f"at most {MAX_DEPTH} levels of nesting"
+UNICODE = "text without lone surrogates"
+CHANGED = "a container that nobody changes while it is read"
+VW_VALUE = "a number, or a category that cannot be taken for one"
+
+cdef object _array_type = np.ndarray
+cdef object _numpy_scalar = np.generic
+cdef tuple _numpy_numbers = (np.bool_, np.integer, np.floating)
+
+
+class _Unusable(Exception):
+    """A value that cannot be a feature; collects its path while the walk unwinds, innermost first."""
+
+    def __init__(self, expected, got):
+        self.expected = expected
+        self.got = got
+        self.path = []
+
+    def record(self):
+        return BadRecord(self.expected, self.got, path="$" + "".join(map(_step, reversed(self.path))))
+
+
+def _step(key):
+    if isinstance(key, int):
+        return f"[{key}]"
+    if len(key) > MAX_SHOWN:
+        key = key[: MAX_SHOWN - 1] + "…"
+    return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
+
+
+cdef inline uint32_t _rotl(uint32_t x, int r) noexcept nogil:
+    return (x << r) | (x >> (32 - r))
+
+
+cdef inline uint32_t _scramble(uint32_t block) noexcept nogil:
+    return _rotl(block * <uint32_t>0xCC9E2D51, 15) * <uint32_t>0x1B873593
+
+
+cdef uint32_t _murmur(Text data, Py_ssize_t length, uint32_t seed) noexcept nogil:
+    cdef uint32_t h = seed, block
+    cdef Text tail = data + (length & ~<Py_ssize_t>3)
+    while data != tail:
+        # Little-endian on every processor, so that a model means the same everywhere.
+        block = data[0] | <uint32_t>data[1] << 8 | <uint32_t>data[2] << 16 | <uint32_t>data[3] << 24
+        h = _rotl(h ^ _scramble(block), 13) * 5 + <uint32_t>0xE6546B64
+        data += 4
+    if length & 3:
+        block = tail[0]
+        if length & 2:
+            block |= <uint32_t>tail[1] << 8
+            if length & 1:
+                block |= <uint32_t>tail[2] << 16
+        h ^= _scramble(block)
+    h ^= <uint32_t>length
+    h = (h ^ (h >> 16)) * <uint32_t>0x85EBCA6B
+    h = (h ^ (h >> 13)) * <uint32_t>0xC2B2AE35
+    return h ^ (h >> 16)
+
+
+cdef uint32_t hash_name(const char* name, Py_ssize_t length, uint32_t seed) noexcept nogil:
+    """VW's ``hashstring``; the empty name hashes to `seed`."""
+    cdef Text first = <Text>name
+    cdef Text last = first + length
+    cdef Text at
+    cdef uint32_t number = 0
+    while first != last and first[0] <= c" ":
+        first += 1
+    while first != last and (last - 1)[0] <= c" ":
+        last -= 1
+    at = first
+    while at != last:
+        if not c"0" <= at[0] <= c"9":
+            return _murmur(first, last - first, seed)
+        number = 10 * number + (at[0] - c"0")
+        at += 1
+    return number + seed
+
+
+cdef class Buffer:
+    cdef void clear(self) noexcept:
+        self.indices.clear()
+        self.values.clear()
+        self.namespaces.clear()
+
+
+cdef int _truncate(Buffer out, size_t size) except -1:
+    out.indices.resize(size)
+    out.values.resize(size)
+    out.namespaces.resize(size)
+    return 0
+
+
+cdef int _refuse_text(PyObject* text) except -1:
+    """Replace the error that reading `text` has set by one of ours."""
+    if not PyErr_ExceptionMatches(UnicodeEncodeError):
+        return -1
+    PyErr_Clear()
+    raise _Unusable(UNICODE, <object>text)
+
+
+cdef inline Text _utf8(PyObject* text, Text* last) except NULL:
+    """Borrow the bytes of `text`; a NUL follows them."""
+    cdef Py_ssize_t length = 0
+    cdef Text first = <Text>PyUnicode_AsUTF8AndSize(text, &length)
+    if first == NULL:
+        _refuse_text(text)
+    last[0] = first + length
+    return first
+
+
+cdef inline int _hash_text(PyObject* text, uint32_t seed, uint32_t* result) except -1:
+    cdef Text last = NULL
+    cdef Text first = _utf8(text, &last)
+    result[0] = hash_name(<const char*>first, last - first, seed)
+    return 0
+
+
+cdef inline int _add(uint32_t index, double value, uint32_t namespace, Buffer out) except -1:
+    out.indices.push_back(index)
+    out.values.push_back(value)
+    out.namespaces.push_back(namespace)
+    return 0
+
+
+cdef inline int _add_number(
+    PyObject* got, double value, uint32_t index, uint32_t namespace, Buffer out
+) except -1:
+    if value == 0.0:
+        return 0
+    if not fabs(value) <= MAX_MAGNITUDE:  # also NaN
+        raise _Unusable(FINITE, <object>got)
+    return _add(index, value, namespace, out)
+
+
+cdef inline int _add_scalar(
+    PyObject* value, uint32_t index, uint32_t seed, uint32_t namespace, Buffer out
+) except -1:
+    """Append a value of an exact built-in type, running no Python code; return whether it was one.
+
+    A number goes to `index`; categories, and the names of a mapping, are seeded with `seed`. The two differ
+    only inside a list.
+    """
+    cdef long long integer
+    cdef int overflow = 0
+    cdef uint32_t category
+    if PyFloat_CheckExact(value):
+        _add_number(value, PyFloat_AS_DOUBLE(value), index, namespace, out)
+    elif PyUnicode_CheckExact(value):
+        _hash_text(value, seed, &category)
+        _add(category, 1.0, namespace, out)
+    elif PyLong_CheckExact(value):
+        integer = PyLong_AsLongLongAndOverflow(value, &overflow)
+        if overflow or not -MAX_INTEGER <= integer <= MAX_INTEGER:
+            raise _Unusable(FINITE, <object>value)
+        if integer != 0:
+            _add(index, <double>integer, namespace, out)
+    elif value == Py_True:
+        _add(index, 1.0, namespace, out)
+    else:
+        return value == Py_False or value == Py_None
+    return True
+
+
+cdef int _add_other(
+    object value, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Buffer out
+) except -1:
+    """Append containers, subclasses of the built-in types, and whatever else can be a number."""
+    cdef uint32_t category
+    cdef double number
+    cdef bint is_number
+    if type(value) is dict:
+        return _walk_mapping(value, seed, seed if depth == 0 else namespace, depth + 1, out)
+    if isinstance(value, float):  # also numpy's float64
+        return _add_number(<PyObject*>value, PyFloat_AS_DOUBLE(<PyObject*>value), index, namespace, out)
+    if isinstance(value, (list, tuple)):
+        return _walk_list(value, index, seed, namespace, depth + 1, out)
+    if isinstance(value, str):
+        _hash_text(<PyObject*>value, seed, &category)
+        return _add(category, 1.0, namespace, out)
+    if isinstance(value, _array_type):
+        value = value.tolist()
+        if _add_scalar(<PyObject*>value, index, seed, namespace, out):
+            return 0
+        return _add_other(value, index, seed, namespace, depth, out)
+    if isinstance(value, _numpy_scalar):
+        # All have __float__, even bytes and complex numbers; and a duration is an integer to numpy.
+        is_number = isinstance(value, _numpy_numbers) and not isinstance(value, np.timedelta64)
+    elif isinstance(value, Mapping):
+        return _walk_mapping(value, seed, seed if depth == 0 else namespace, depth + 1, out)
+    else:
+        is_number = hasattr(type(value), "__float__")
+    if not is_number:
+        raise _Unusable(ACCEPTED, value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise _Unusable(FINITE, value) from None
+    except Exception as error:
+        raise _Unusable(ACCEPTED, value) from error
+    return _add_number(<PyObject*>value, number, index, namespace, out)
+
+
+cdef int _walk_list(
+    object items, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Buffer out
+) except -1:
+    cdef bint is_list = isinstance(items, list)
+    cdef Py_ssize_t length = PyList_GET_SIZE(items) if is_list else PyTuple_GET_SIZE(items)
+    cdef Py_ssize_t i = 0
+    if depth > MAX_DEPTH:
+        raise _Unusable(NESTING, items)
+    try:
+        while i < length:
+            item = <object>(PyList_GET_ITEM(items, i) if is_list else PyTuple_GET_ITEM(items, i))
+            if not _add_scalar(<PyObject*>item, index + <uint32_t>i, seed, namespace, out):
+                _add_other(item, index + <uint32_t>i, seed, namespace, depth, out)
+                if is_list and PyList_GET_SIZE(items) != length:
+                    raise _Unusable(CHANGED, items)
+            i += 1
+    except _Unusable as unusable:
+        unusable.path.append(i)
+        raise
+    return 0
+
+
+cdef int _walk_mapping(object row, uint32_t seed, uint32_t namespace, int depth, Buffer out) except -1:
+    if depth > MAX_DEPTH:
+        raise _Unusable(NESTING, row)
+    if type(row) is not dict:
+        try:
+            row = dict(row.items())
+        except Exception as error:
+            raise _Unusable("a mapping that can be read", row) from error
+    return _walk_dict(row, seed, namespace, depth, out)
+
+
+cdef int _walk_dict(dict row, uint32_t seed, uint32_t namespace, int depth, Buffer out) except -1:
+    cdef Py_ssize_t position = 0
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef Py_ssize_t length = len(row)
+    cdef uint32_t index = 0
+    cdef bint named = False
+    try:
+        while PyDict_Next(<PyObject*>row, &position, &key, &value):
+            name = <object>key  # owned, for the path, whatever happens to the dict meanwhile
+            named = False
+            if not PyUnicode_Check(key):
+                raise _Unusable("a string as name", name)
+            _hash_text(key, seed, &index)
+            named = True
+            if not _add_scalar(value, index, index, namespace, out):
+                other = <object>value
+                _add_other(other, index, index, namespace, depth, out)
+                if len(row) != length:
+                    raise _Unusable(CHANGED, row)
+    except _Unusable as unusable:
+        if named:
+            unusable.path.append(name)
+        raise
+    return 0
+
+
+cdef int encode_into(object row, Buffer out) except -1:
+    """Append the entries of one row, or, raising, nothing.
+
+    Raises
+    ------
+    BadRecord
+        Names the path of the first value that cannot be a feature.
+    """
+    cdef size_t start = out.indices.size()
+    try:
+        if type(row) is not dict and not isinstance(row, Mapping):
+            raise _Unusable("a mapping of names to features", row)
+        return _walk_mapping(row, 0, 0, 0, out)
+    except _Unusable as unusable:
+        _truncate(out, start)
+        raise unusable.record() from unusable.__cause__
+    except:
+        _truncate(out, start)
+        raise
+
+
+cdef Buffer _spare = None  # fresh memory costs more in page faults than the whole walk
+
+
+cdef Buffer _take_buffer():
+    global _spare
+    out = Buffer() if _spare is None else _spare
+    _spare = None  # a walk can run user code, which may come back here
+    return out
+
+
+cdef object _matrix(vector[int64_t]& indptr, Buffer entries):
+    """Copy the entries into `Features`, and take back the buffer they were gathered in."""
+    global _spare
+    cdef size_t nnz = entries.indices.size()
+    features = Features(
+        _array(indptr.data(), indptr.size(), np.int64),
+        _array(entries.indices.data(), nnz, np.uint32),
+        _array(entries.values.data(), nnz, np.float64),
+        _array(entries.namespaces.data(), nnz, np.uint32),
+    )
+    if entries.indices.capacity() <= MAX_SPARE:
+        entries.clear()
+        _spare = entries
+    return features
+
+
+cdef object _array(const void* data, size_t size, object dtype):
+    cdef Py_buffer view
+    array = np.empty(size, dtype)
+    if size:
+        PyObject_GetBuffer(array, &view, PyBUF_WRITABLE)
+        memcpy(view.buf, data, view.len)
+        PyBuffer_Release(&view)
+    return array
+
+
+def hash_string(bytes data not None, uint32_t seed):
+    """MurmurHash3 (x86, 32 bits) of `data`.
+
+    Examples
+    --------
+    >>> hex(hash_string(b"aaaa", 0x9747B28C))
+    '0x5a97808a'
+    """
+    return _murmur(<Text>(<const char*>data), len(data), seed)
+
+
+def hash_feature(str name not None, str namespace=None):
+    """Index of the feature `name` in `namespace`, before a table cuts it to its bits.
+
+    Raises
+    ------
+    BadRecord
+        If a name is not valid Unicode.
+
+    Examples
+    --------
+    >>> hash_feature("age"), hash_feature("age", "user"), hash_feature("17")
+    (717653329, 1254382607, 17)
+    """
+    cdef uint32_t index = 0
+    try:
+        if namespace is not None:
+            _hash_text(<PyObject*>namespace, 0, &index)
+        _hash_text(<PyObject*>name, index, &index)
+    except _Unusable as unusable:
+        raise unusable.record() from None
+    return index
+
+
+def encode_rows(rows):
+    """Hash every row.
+
+    ============================ ======================================= ==========================
+    value under a name           index                                   value
+    ============================ ======================================= ==========================
+    number other than 0          hash(name, seed)                        the number
+    True                         hash(name, seed)                        1.0
+    0, False, None               none: the feature is absent
+    string                       hash(string, hash(name, seed))          1.0
+    list: its i-th element       as if it stood under the name, but a number's index is i higher
+    mapping                      its names are hashed with hash(name, seed) as their seed
+    ============================ ======================================= ==========================
+
+    The seed of a row's own names is 0, and they are in the default namespace (0). A mapping directly in a
+    row is a namespace, identified by the hash of its name. Subclasses and numpy's scalars and arrays
+    count as what they stand for, and everything that has ``__float__`` is a number.
+
+    Parameters
+    ----------
+    rows : sequence of mappings, length n
+
+    Returns
+    -------
+    features : Features
+        n rows, in order; one that cannot be used is empty.
+    bad : list of (int, BadRecord)
+        Which rows cannot be used, in order, and why: the path of the first value that is neither of the
+        above, or not finite, or of magnitude > 1e18, or not valid Unicode, or nested over 32 levels deep.
+
+    Examples
+    --------
+    >>> features, bad = encode_rows([{"age": 31, "user": {"country": "SE"}}, {"age": "31", "user": b"SE"}])
+    >>> features.indptr.tolist(), features.values.tolist()
+    ([0, 2, 2], [31.0, 1.0])
+    >>> print(bad[0][0], bad[0][1])
+    1 expected a number, a string, a boolean, a list or a mapping, got b'SE' - at `$.user`
+    """
+    cdef Buffer out = _take_buffer()
+    cdef vector[int64_t] indptr
+    bad = []
+    indptr.reserve(len(rows) + 1)
+    indptr.push_back(0)
+    for i, row in enumerate(rows):
+        try:
+            encode_into(row, out)
+        except BadRecord as error:
+            bad.append((i, error))
+        indptr.push_back(out.indices.size())
+    return _matrix(indptr, out), bad
+
+
+# Text. Cells of a table and VW's lines are hashed as the rows they are given back as would be.
+
+cdef enum Kind:
+    NOT_A_NUMBER
+    INTEGER
+    DECIMAL
+    OUT_OF_RANGE  # NaN, infinite, or of magnitude > 1e18
+
+
+cdef struct Number:
+    double value
+    long long integer  # the same, of an INTEGER
+
+
+cdef inline bint _is_digit(Text at, Text last) noexcept:
+    return at != last and c"0" <= at[0] <= c"9"
+
+
+cdef inline bint _is_sign(Text at, Text last) noexcept:
+    return at != last and (at[0] == c"+" or at[0] == c"-")
+
+
+cdef inline bint _is_exponent(Text at, Text last) noexcept:
+    return at != last and (at[0] == c"e" or at[0] == c"E")
+
+
+cdef bint _starts_with(Text at, Text last, const char* word) noexcept:
+    """Whether `word` (lower-case letters) begins the text, in whatever case."""
+    while word[0]:
+        if at == last or (at[0] | 0x20) != word[0]:
+            return False
+        at += 1
+        word += 1
+    return True
+
+
+cdef bint _is_not_finite(Text at, Text last) noexcept:
+    if last - at == 3:
+        return _starts_with(at, last, b"nan") or _starts_with(at, last, b"inf")
+    return last - at == 8 and _starts_with(at, last, b"infinity")
+
+
+cdef Kind _read_number(Text first, Text last, Number* number) except *:
+    """Read ``[+-]digits[.digits][e[+-]digits]`` from the whole text, rounding correctly.
+
+    A byte that cannot go on the number must follow the text.
+    """
+    cdef bint negative = first != last and first[0] == c"-"
+    cdef Text start = first + 1 if _is_sign(first, last) else first
+    cdef Text at = start
+    cdef unsigned long long integer = 0
+    cdef Py_ssize_t n_digits
+    if _is_not_finite(start, last):
+        return Kind.OUT_OF_RANGE
+    while _is_digit(at, last):
+        if integer <= MAX_INTEGER:  # stays above it from then on
+            integer = 10 * integer + (at[0] - c"0")
+        at += 1
+    n_digits = at - start
+    if at == last and n_digits:
+        number.integer = -<long long>integer if negative else <long long>integer
+        number.value = <double>number.integer
+        return Kind.INTEGER if integer <= MAX_INTEGER else Kind.OUT_OF_RANGE
+    if at != last and at[0] == c".":
+        at += 1
+        while _is_digit(at, last):
+            at += 1
+            n_digits += 1
+    if n_digits == 0:
+        return Kind.NOT_A_NUMBER
+    if _is_exponent(at, last):
+        at += 2 if _is_sign(at + 1, last) else 1
+        if not _is_digit(at, last):
+            return Kind.NOT_A_NUMBER
+        while _is_digit(at, last):
+            at += 1
+    if at != last:
+        return Kind.NOT_A_NUMBER
+    if not parse_double(start, last, &number.value):  # it does not say on which side it left the range
+        number.value = PyOS_string_to_double(<const char*>start, <char**>&at, NULL)
+    if negative:
+        number.value = -number.value
+    return Kind.DECIMAL if fabs(number.value) <= MAX_MAGNITUDE else Kind.OUT_OF_RANGE
+
+
+cdef inline bint _is_space(Text at) noexcept:
+    return at[0] == c" " or c"\t" <= at[0] <= c"\r"
+
+
+cdef Kind _read_cell(object cell, Number* number) except *:
+    cdef Text last = NULL
+    cdef Text first = _utf8(<PyObject*>cell, &last)
+    while first != last and _is_space(first):
+        first += 1
+    while first != last and _is_space(last - 1):
+        last -= 1
+    return _read_number(first, last, number)
+
+
+cdef enum Column:
+    AUTO
+    NUMBER
+    CATEGORY
+    IGNORED
+
+
+cdef dict _encode_record(
+    list names, vector[uint32_t]& indices, vector[int]& kinds, list cells, object missing, Buffer out
+):
+    """Append the entries of one record; return it as a row."""
+    cdef Py_ssize_t i
+    cdef Number number
+    cdef Kind kind
+    cdef uint32_t category
+    cdef dict row = {}
+    if len(cells) != len(names):
+        raise _Unusable(f"{len(names)} cells", len(cells))
+    try:
+        for i in range(len(names)):
+            if kinds[i] == Column.IGNORED:
+                continue
+            name = names[i]
+            cell = cells[i]
+            if type(cell) is not str:
+                raise _Unusable("text", cell)
+            if cell in missing:
+                continue
+            kind = Kind.NOT_A_NUMBER if kinds[i] == Column.CATEGORY else _read_cell(cell, &number)
+            if kind == Kind.OUT_OF_RANGE:
+                raise _Unusable(FINITE, cell)
+            if kind == Kind.NOT_A_NUMBER:
+                if kinds[i] == Column.NUMBER:
+                    raise _Unusable("a number", cell)
+                _hash_text(<PyObject*>cell, indices[i], &category)
+                _add(category, 1.0, 0, out)
+                row[name] = cell
+            else:
+                if number.value != 0.0:
+                    _add(indices[i], number.value, 0, out)
+                row[name] = number.integer if kind == Kind.INTEGER else number.value
+    except _Unusable as unusable:
+        unusable.path.append(name)
+        raise
+    return row
+
+
+def encode_cells(names, kinds, records, missing):
+    """Read the records of a table, given as text.
+
+    A number is written ``[+-]digits[.digits][e[+-]digits]`` in ASCII, with white space around it or not,
+    and is rounded correctly.
+
+    Parameters
+    ----------
+    names : sequence of str, length m
+    kinds : sequence of int, length m
+        Of each column: 0 takes what reads as a number for one, and everything else for a category;
+        1 takes numbers only; 2 takes every cell for a category; 3 ignores the column.
+    records : sequence of sequences of str, length n
+    missing : set of str
+        Cells that say that there is no value; they are compared as they stand.
+
+    Returns
+    -------
+    features : Features
+        n rows: what `encode_rows` makes of `rows`.
+    rows : list of dicts, length n
+        Numbers written without a point or exponent are int, others float. Empty where a record is bad.
+    bad : list of (int, BadRecord)
+        Which records cannot be used, in order, and why: the first column whose cell is not of its kind,
+        or a number that is not finite or of magnitude > 1e18; or a wrong number of cells.
+
+    Raises
+    ------
+    DataError
+        If two columns that are not ignored have the same name.
+    ValueError
+        If `kinds` does not fit `names`.
+
+    Examples
+    --------
+    >>> _, rows, bad = encode_cells(["age", "country"], [1, 0], [["31", "SE"], ["?", "SE"]], {""})
+    >>> rows
+    [{'age': 31, 'country': 'SE'}, {}]
+    >>> print(bad[0][1])
+    expected a number, got '?' - at `$.age`
+    """
+    cdef Buffer out = _take_buffer()
+    cdef vector[int64_t] indptr
+    cdef vector[uint32_t] indices
+    cdef vector[int] columns
+    cdef size_t start
+    names = list(names)
+    if len(kinds) != len(names):
+        raise ValueError(f"{len(names)} names, but {len(kinds)} kinds of columns")
+    seen = set()
+    for name, kind in zip(names, kinds):
+        if not Column.AUTO <= kind <= Column.IGNORED:
+            raise ValueError(f"column {name!r}: kind must be 0, 1, 2 or 3, got {kind!r}")
+        if kind != Column.IGNORED and name in seen:
+            raise DataError(f"two columns are called {name!r}")
+        seen.add(name)
+        columns.push_back(kind)
+        indices.push_back(hash_feature(name))
+    rows = []
+    bad = []
+    indptr.push_back(0)
+    for i, cells in enumerate(records):
+        start = out.indices.size()
+        try:
+            rows.append(_encode_record(names, indices, columns, list(cells), missing, out))
+        except _Unusable as unusable:
+            _truncate(out, start)
+            rows.append({})
+            bad.append((i, unusable.record()))
+        indptr.push_back(out.indices.size())
+    return _matrix(indptr, out), rows, bad
+
+
+cdef inline Text _token_end(Text at, Text last) noexcept:
+    """Where VW takes a name or a number to end."""
+    while at != last and at[0] != c" " and at[0] != c"\t" and at[0] != c":" and at[0] != c"|":
+        at += 1
+    return at
+
+
+cdef inline Text _word_end(Text at, Text last) noexcept:
+    """Where VW takes a category to end."""
+    while at != last and at[0] != c" " and at[0] != c"\t":
+        at += 1
+    return at
+
+
+cdef inline str _decode(Text first, Text last):
+    return PyUnicode_DecodeUTF8(<const char*>first, last - first, NULL)
+
+
+cdef bint _vw_takes_for_number(Text at, Text last) noexcept:
+    """Whether VW would read (a beginning of) this category as a number, most likely as 0."""
+    cdef Text p
+    while at != last and _is_space(at):
+        at += 1
+    if _is_sign(at, last):
+        at += 1
+    if (
+        at == last
+        or _is_digit(at, last)
+        or (at[0] == c"." and _is_digit(at + 1, last))
+        or _starts_with(at, last, b"nan")
+        or _starts_with(at, last, b"inf")
+    ):
+        return True
+    p = at + 1 if at[0] == c"." else at
+    if _is_exponent(p, last):
+        p += 1
+        if p != last and p[0] == c"-":
+            p += 1
+        while _is_digit(p, last):
+            p += 1
+    return p == last
+
+
+cdef int _merge(dict features, str name, object value) except -1:
+    """Add a feature that may be there already: numbers add up, categories make a list behind them."""
+    old = features.get(name)
+    if old is None:
+        features[name] = value
+    elif type(old) is float and type(value) is float:
+        features[name] = old + value
+    else:
+        values = old if type(old) is list else [old]
+        if type(value) is not float:
+            values.append(value)
+        elif type(values[0]) is float:
+            values[0] += value
+        else:
+            values.insert(0, value)
+        features[name] = values
+    return 0
+
+
+cdef Text _encode_namespace(Text at, Text last, dict spaces, Buffer out) except NULL:
+    """Append the entries of one namespace, whose ``|`` lies behind; return where it ends."""
+    cdef Text end = _token_end(at, last)
+    cdef uint32_t namespace = hash_name(<const char*>at, end - at, 0)
+    cdef uint32_t index
+    cdef uint32_t n_anonymous = 0
+    cdef Number number
+    cdef Number scale
+    cdef Kind kind
+    cdef str space = _decode(at, end)
+    cdef str name
+    scale.value = 1.0
+    if end != last and end[0] == c":":
+        at = end + 1
+        end = _token_end(at, last)
+        if not space:
+            raise _Unusable("the name of a namespace before its ':'", _decode(at - 1, end))
+        kind = _read_number(at, end, &scale)
+        if kind == Kind.NOT_A_NUMBER or kind == Kind.OUT_OF_RANGE or (end != last and end[0] == c":"):
+            raise _unusable_in_line(FINITE, at, _word_end(at, last), space, None)
+    features = None
+    at = end
+    while at != last and at[0] != c"|":
+        if at[0] == c" " or at[0] == c"\t":
+            at += 1
+            continue
+        end = _token_end(at, last)
+        name = _decode(at, end)
+        index = hash_name(<const char*>at, end - at, namespace)
+        number.value = 1.0
+        kind = Kind.DECIMAL
+        if end != last and end[0] == c":":
+            at = end + 1
+            end = _token_end(at, last)
+            kind = _read_number(at, end, &number)
+            if kind == Kind.OUT_OF_RANGE:
+                raise _unusable_in_line(FINITE, at, end, space, name)
+            if kind == Kind.NOT_A_NUMBER or (end != last and end[0] == c":"):
+                end = _word_end(at, last)
+                if _vw_takes_for_number(at, end):
+                    raise _unusable_in_line(VW_VALUE, at, end, space, name)
+                kind = Kind.NOT_A_NUMBER
+            if kind != Kind.NOT_A_NUMBER and not name:
+                index = namespace + n_anonymous
+                name = str(n_anonymous)
+                n_anonymous += 1
+        if kind == Kind.NOT_A_NUMBER:
+            index = hash_name(<const char*>at, end - at, index)
+            number.value = 1.0
+        else:
+            number.value *= scale.value
+            if fabs(number.value) > MAX_MAGNITUDE:
+                raise _unusable_in_line(FINITE, at, end, space, name)
+        if number.value != 0.0:
+            _add(index, number.value, namespace, out)
+            if features is None:
+                features = spaces.setdefault(space, {})
+            if kind != Kind.NOT_A_NUMBER:
+                _merge(features, name, number.value)
+            elif name:
+                _merge(features, name, _decode(at, end))
+            else:
+                _merge(features, _decode(at, end), 1.0)  # VW's hash of a category without a name
+        at = end
+    return at
+
+
+cdef object _unusable_in_line(str expected, Text first, Text last, str space, str name):
+    unusable = _Unusable(expected, _decode(first, last))
+    unusable.path = [step for step in (name, space) if step]
+    return unusable
+
+
+cdef dict _encode_line(str line, Buffer out):
+    """Append the entries of one line; return it as a row."""
+    cdef Text last = NULL
+    cdef Text at = _utf8(<PyObject*>line, &last)
+    cdef dict spaces = {}
+    while at != last and ((last - 1)[0] == c"\n" or (last - 1)[0] == c"\r"):
+        last -= 1
+    if memchr(at, c"\n", last - at) != NULL or memchr(at, c"\r", last - at) != NULL:
+        raise _Unusable("a single line", line)
+    if at != last and at[0] != c"|":
+        raise _Unusable("'|' before the first namespace", line)
+    while at != last:
+        at = _encode_namespace(at + 1, last, spaces, out)
+    default = spaces.get("", {})
+    if "" in default or not default.keys().isdisjoint(spaces):
+        return spaces  # {"": {...}} hashes as the top level does
+    row = {}
+    for space, features in spaces.items():
+        if space:
+            row[space] = features
+        else:
+            row.update(features)
+    return row
+
+
+def encode_vw(lines):
+    """Read VW's text format from the first ``|`` of each line on, hashing as VW does.
+
+    What VW reads with a warning or by accident (``a:nan``, ``a:1.5x``, ``a:``, ``a:e5``) is an error here.
+
+    Parameters
+    ----------
+    lines : sequence of str, length n
+        Like ``|user:2 age:31 country:SE |ad sport``: the namespace's multiplier, where there is one,
+        applies to numbers; a feature without a value has 1; a value that is not a number is a category.
+
+    Returns
+    -------
+    features : Features
+        n rows, without the features whose value is 0.
+    rows : list of dicts, length n
+        The same as rows: namespaces are nested, and the default one's features are at the top level (all
+        under ``""`` if one of them is called like a namespace). A feature without a name is called by its
+        number. The numbers of a repeated name add up, and its categories are a list; only then does
+        `encode_rows` make other entries of a row than those in `features`.
+    bad : list of (int, BadRecord)
+        Which lines cannot be used, in order, and why.
+
+    Examples
+    --------
+    >>> encode_vw(["|user:2 age:31 country:SE |ad sport"])[1]
+    [{'user': {'age': 62.0, 'country': 'SE'}, 'ad': {'sport': 1.0}}]
+    """
+    cdef Buffer out = _take_buffer()
+    cdef vector[int64_t] indptr
+    cdef size_t start
+    rows = []
+    bad = []
+    indptr.push_back(0)
+    for i, line in enumerate(lines):
+        start = out.indices.size()
+        try:
+            rows.append(_encode_line(line, out))
+        except _Unusable as unusable:
+            _truncate(out, start)
+            rows.append({})
+            bad.append((i, unusable.record()))
+        indptr.push_back(out.indices.size())
+    return _matrix(indptr, out), rows, bad

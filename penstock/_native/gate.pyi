@@ -1,0 +1,12 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def multiply_bets(
+    mantissa: NDArray[np.float64],
+    exponent: NDArray[np.int64],
+    bets: NDArray[np.float64],
+    gains: NDArray[np.float64],
+) -> None: ...
+def fade(
+    total: float, weight: float, decay: float, values: NDArray[np.float64]
+) -> tuple[float, float]: ...

@@ -1,0 +1,1207 @@
+"""Linear learning on hashed sparse rows: margins, the closed-form loss steps, five update rules.
+
+One event is walked in blocks: its own entries, the constant, then the crosses of its namespaces, which are
+computed on the way and live no longer than their block. Each pass over an event (margins, sensitivities,
+update) sees the same blocks; an event that fits one block is walked once.
+
+A bucket of the table holds `capacity` classes, one slot each, of `stride` float32:
+
+======== ======================================================================= ======
+update   slot                                                                    stride
+======== ======================================================================= ======
+nag      weight, sum of squared gradients, largest |x|, rate (, last touch)      4 (8)
+adagrad  as nag; the largest |x| stays 0                                         4 (8)
+sgd      weight                                                                  1
+ftrl     weight, z, sum of squared gradients                                     4
+coin     weight, -sum of gradients, sum of |gradients|, largest |x|, wealth,
+         largest |loss derivative|                                               8
+======== ======================================================================= ======
+
+Slots are float32 like Vowpal Wabbit's, arithmetic is double. Everything stored is clamped to the finite
+float32 range, so that no input, however large, ever turns into an infinity or a NaN.
+"""
+
+from libc.math cimport copysign, exp, exp2, expm1, fabs, log, log1p, pow, sqrt
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libcpp.algorithm cimport sort
+from libcpp.utility cimport pair
+from libcpp.vector cimport vector
+
+from penstock._native.features cimport Buffer, encode_into, hash_name
+
+cdef extern from *:
+    """
+    #define PREFETCH(address) __builtin_prefetch(address)
+    """
+    void PREFETCH(const void* address) noexcept nogil
+
+cdef enum:
+    BLOCK = 512  # entries: 6 KiB, and few events have more
+    MAX_ORDER = 3
+
+cdef enum:
+    BINARY = 0
+    MULTICLASS = 1
+    REGRESSION = 2
+
+cdef enum:
+    SQUARED = 0
+    LOGISTIC = 1
+    HINGE = 2
+    QUANTILE = 3
+    POISSON = 4
+    SOFTMAX = 5
+
+cdef enum:
+    NAG = 0
+    ADAGRAD = 1
+    SGD = 2
+    FTRL = 3
+    COIN = 4
+
+cdef enum:
+    SUM_NORM = 0
+    SUM_WEIGHT = 1
+    LOW = 2
+    HIGH = 3
+    AGE = 4
+    CONTRACTION = 5
+    GRAVITY = 6
+    N_TOTALS = 7
+
+cdef const uint32_t CONSTANT = 11650396  # Vowpal Wabbit's bucket of the constant feature
+cdef const uint32_t FNV_PRIME = 16777619
+cdef const double LARGEST = 1e18  # of |x|, |label| and weight: their products stay far from double's end
+cdef const double FLOAT_MAX = 3.4028234663852886e38
+cdef const double FLOAT_MIN = 1.1754943508222875e-38
+cdef const double X_MIN = 1.084202e-19  # sqrt(FLOAT_MIN): smaller |x| count as this in norms
+cdef const double NEGLIGIBLE = 2.0**-24  # a logistic loss that is 0 in float32 teaches nothing, not even scales
+cdef const double MAX_EXPONENT = 44.0  # exp(44)^2 is the largest square that fits a float32
+
+HEADS = {"binary": BINARY, "multiclass": MULTICLASS, "regression": REGRESSION}
+LOSSES = {
+    "squared": SQUARED,
+    "logistic": LOGISTIC,
+    "hinge": HINGE,
+    "quantile": QUANTILE,
+    "poisson": POISSON,
+    "softmax": SOFTMAX,
+}
+RULES = {"nag": NAG, "adagrad": ADAGRAD, "sgd": SGD, "ftrl": FTRL, "coin": COIN}
+TOTALS = ("sum_norm", "sum_weight", "low", "high", "age", "contraction", "gravity")
+
+
+# ---------------------------------------------------------------------------------------------- walking a row
+
+ctypedef void (*Visit)(void* context, const uint32_t* buckets, const double* values, Py_ssize_t n) noexcept nogil
+
+cdef struct Interaction:
+    Py_ssize_t order
+    uint32_t namespaces[MAX_ORDER]
+    bint anything[MAX_ORDER]
+
+cdef cppclass Plan:
+    # What a row's entries are: how many bits of a hash, whether with the constant, which crosses.
+    uint32_t mask
+    bint constant
+    vector[Interaction] interactions
+
+cdef cppclass Walk:
+    # One row and the block of its entries that is being visited.
+    const uint32_t* indices
+    const double* values
+    const uint32_t* namespaces
+    Py_ssize_t length
+    Visit visit
+    void* context
+    uint32_t buckets[BLOCK]
+    double x[BLOCK]
+    Py_ssize_t n
+    bint whole  # the block holds the whole row: another pass need not walk again
+    vector[pair[uint64_t, uint32_t]] order  # namespace << 32 | index, and position; sorted
+    vector[Py_ssize_t] starts  # where in `order` each namespace starts, and the end
+
+
+cdef inline void put(const Plan* plan, Walk* walk, uint32_t index, double value) noexcept nogil:
+    if not fabs(value) > 0.0:  # zero, or NaN
+        return
+    if fabs(value) > LARGEST:
+        value = copysign(LARGEST, value)
+    if walk.n == BLOCK:
+        walk.visit(walk.context, walk.buckets, walk.x, BLOCK)
+        walk.n = 0
+        walk.whole = False
+    walk.buckets[walk.n] = index & plan.mask
+    walk.x[walk.n] = value
+    walk.n += 1
+
+
+cdef void group(Walk* walk) noexcept nogil:
+    # Sort entries by namespace and index, so that crosses do not depend on the order in which a row happened
+    # to list its features. `order` and `starts` have room for every entry.
+    cdef Py_ssize_t i
+    for i in range(walk.length):
+        walk.order[i].first = (<uint64_t> walk.namespaces[i] << 32) | walk.indices[i]
+        walk.order[i].second = <uint32_t> i
+    sort(walk.order.begin(), walk.order.begin() + walk.length)
+    walk.starts.clear()
+    for i in range(walk.length):
+        if i == 0 or (walk.order[i].first >> 32) != (walk.order[i - 1].first >> 32):
+            walk.starts.push_back(i)
+    walk.starts.push_back(walk.length)
+
+
+cdef inline uint32_t namespace_of(const Walk* walk, Py_ssize_t which) noexcept nogil:
+    return <uint32_t> (walk.order[walk.starts[which]].first >> 32)
+
+
+cdef inline Py_ssize_t entry(const Walk* walk, Py_ssize_t i) noexcept nogil:
+    return walk.order[i].second
+
+
+cdef void pairs(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    cdef Py_ssize_t i, j, first, second
+    cdef uint32_t half
+    for i in range(walk.starts[a], walk.starts[a + 1]):
+        first = entry(walk, i)
+        half = FNV_PRIME * walk.indices[first]
+        for j in range(i if a == b else walk.starts[b], walk.starts[b + 1]):
+            second = entry(walk, j)
+            put(plan, walk, half ^ walk.indices[second], walk.values[first] * walk.values[second])
+
+
+cdef void triples(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) noexcept nogil:
+    cdef Py_ssize_t i, j, k, first, second, third
+    cdef uint32_t half
+    cdef double product
+    for i in range(walk.starts[a], walk.starts[a + 1]):
+        first = entry(walk, i)
+        for j in range(i if a == b else walk.starts[b], walk.starts[b + 1]):
+            second = entry(walk, j)
+            half = FNV_PRIME * ((FNV_PRIME * walk.indices[first]) ^ walk.indices[second])
+            product = walk.values[first] * walk.values[second]
+            for k in range(j if b == c else walk.starts[c], walk.starts[c + 1]):
+                third = entry(walk, k)
+                put(plan, walk, half ^ walk.indices[third], product * walk.values[third])
+
+
+cdef inline bint admits(const Interaction* interaction, Py_ssize_t term, uint32_t namespace) noexcept nogil:
+    return interaction.anything[term] or interaction.namespaces[term] == namespace
+
+
+cdef bint covers(const Interaction* interaction, uint32_t a, uint32_t b, uint32_t c) noexcept nogil:
+    # Whether `interaction` crosses these namespaces too, in whatever order (c is unused for a pair).
+    cdef Py_ssize_t i, j
+    for i in range(interaction.order):
+        if not admits(interaction, i, a):
+            continue
+        for j in range(interaction.order):
+            if j == i or not admits(interaction, j, b):
+                continue
+            if interaction.order == 2 or admits(interaction, 3 - i - j, c):
+                return True
+    return False
+
+
+cdef void cross_namespaces(
+    const Plan* plan, Walk* walk, size_t number, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c
+) noexcept nogil:
+    # Cross namespaces a, b (and c, unless -1), if no earlier interaction does.
+    cdef Py_ssize_t order = 2 if c < 0 else 3
+    cdef size_t earlier
+    cdef uint32_t third = 0 if c < 0 else namespace_of(walk, c)
+    for earlier in range(number):
+        if plan.interactions[earlier].order == order and covers(
+            &plan.interactions[earlier], namespace_of(walk, a), namespace_of(walk, b), third
+        ):
+            return
+    if c < 0:
+        pairs(plan, walk, a, b)
+    elif a == c and a != b:  # equal namespaces must be neighbours for their combinations to be counted once
+        if a < b:
+            triples(plan, walk, a, a, b)
+        else:
+            triples(plan, walk, b, a, a)
+    else:
+        triples(plan, walk, a, b, c)
+
+
+cdef void cross(const Plan* plan, Walk* walk, size_t number) noexcept nogil:
+    # Wildcards take the row's namespaces in non-decreasing order: each combination once.
+    cdef const Interaction* interaction = &plan.interactions[number]
+    cdef Py_ssize_t n_groups = <Py_ssize_t> walk.starts.size() - 1
+    cdef Py_ssize_t a, b, c, floor
+    for a in range(n_groups):
+        if not admits(interaction, 0, namespace_of(walk, a)):
+            continue
+        for b in range(a if interaction.anything[0] and interaction.anything[1] else 0, n_groups):
+            if not admits(interaction, 1, namespace_of(walk, b)):
+                continue
+            if interaction.order == 2:
+                cross_namespaces(plan, walk, number, a, b, -1)
+                continue
+            floor = 0
+            if interaction.anything[2]:
+                floor = b if interaction.anything[1] else (a if interaction.anything[0] else 0)
+            for c in range(floor, n_groups):
+                if admits(interaction, 2, namespace_of(walk, c)):
+                    cross_namespaces(plan, walk, number, a, b, c)
+
+
+cdef void visit_row(const Plan* plan, Walk* walk, Visit visit, void* context) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef size_t number
+    walk.visit = visit
+    walk.context = context
+    walk.n = 0
+    walk.whole = True
+    for i in range(walk.length):
+        put(plan, walk, walk.indices[i], walk.values[i])
+    if plan.constant:
+        put(plan, walk, CONSTANT, 1.0)
+    if plan.interactions.size() and walk.length:
+        group(walk)
+        for number in range(plan.interactions.size()):
+            cross(plan, walk, number)
+    visit(context, walk.buckets, walk.x, walk.n)
+
+
+cdef inline void visit_again(const Plan* plan, Walk* walk, Visit visit, void* context) noexcept nogil:
+    if walk.whole:
+        visit(context, walk.buckets, walk.x, walk.n)
+    else:
+        visit_row(plan, walk, visit, context)
+
+
+cdef int make_plan(Plan* plan, int bits, bint constant, interactions) except -1:
+    cdef Interaction interaction
+    cdef Py_ssize_t term
+    cdef bytes encoded
+    if not 1 <= bits <= 30:
+        raise ValueError(f"bits must be between 1 and 30, got {bits}")
+    plan.mask = (<uint32_t> 1 << bits) - 1
+    plan.constant = constant
+    plan.interactions.clear()
+    for names in interactions:
+        interaction.order = len(names)
+        if not 2 <= interaction.order <= MAX_ORDER:
+            raise ValueError(f"an interaction is of 2 or 3 namespaces, got {names!r}")
+        for term in range(interaction.order):
+            encoded = names[term].encode()
+            interaction.anything[term] = encoded == b"*"
+            interaction.namespaces[term] = hash_name(encoded, len(encoded), 0) if encoded else 0
+        plan.interactions.push_back(interaction)
+    return 0
+
+
+cdef int make_room(const Plan* plan, Walk* walk, Py_ssize_t longest) except -1:
+    if plan.interactions.size():
+        if longest > 0xFFFFFFFF:
+            raise ValueError("a row has more than 2^32 entries")
+        if <Py_ssize_t> walk.order.size() < longest:
+            walk.order.resize(longest)
+        walk.starts.reserve(longest + 1)
+    return 0
+
+
+cdef Py_ssize_t check_rows(
+    const int64_t[::1] indptr,
+    const uint32_t[::1] indices,
+    const double[::1] values,
+    const uint32_t[::1] namespaces,
+) except -1:
+    # The longest row, once it is sure that all of them lie within the arrays.
+    cdef Py_ssize_t n = indptr.shape[0] - 1, nnz = indices.shape[0], i
+    cdef int64_t longest = 0
+    if n < 0 or values.shape[0] != nnz or namespaces.shape[0] != nnz:
+        raise ValueError(
+            f"features do not fit together: {indptr.shape[0]} row pointers, {nnz} indices, "
+            f"{values.shape[0]} values, {namespaces.shape[0]} namespaces"
+        )
+    if indptr[0] < 0 or indptr[n] > nnz:
+        raise ValueError(f"row pointers reach from {indptr[0]} to {indptr[n]}, but there are {nnz} entries")
+    for i in range(n):
+        if indptr[i + 1] < indptr[i]:
+            raise ValueError(f"row pointers decrease at row {i}")
+        longest = max(longest, indptr[i + 1] - indptr[i])
+    return longest
+
+
+# ------------------------------------------------------------------------------------------------- the losses
+
+cdef inline double sigmoid(double x) noexcept nogil:
+    return 1.0 / (1.0 + exp(-x))
+
+
+cdef inline double clamp(double x, double low, double high) noexcept nogil:
+    if x != x:
+        x = 0.0
+    return low if x < low else (high if x > high else x)
+
+
+cdef inline float finite(double x) noexcept nogil:
+    # What is stored: never an infinity, never a NaN.
+    if fabs(x) <= FLOAT_MAX:
+        return <float> x
+    return 0.0 if x != x else <float> copysign(FLOAT_MAX, x)
+
+
+cdef double derivative(int loss, double p, double y, double tau) noexcept nogil:
+    # dloss/dp. Labels are 0..1 for logistic and squared, 0 or 1 for hinge, as they come for the rest.
+    cdef double sign
+    if loss == LOGISTIC:
+        if y == 0.0:
+            return sigmoid(p)
+        return -sigmoid(-p) if y == 1.0 else (1.0 - y) * sigmoid(p) - y * sigmoid(-p)
+    if loss == SQUARED:
+        return 2.0 * (p - y)
+    if loss == HINGE:
+        sign = 2.0 * y - 1.0
+        return 0.0 if sign * p >= 1.0 else -sign
+    if loss == QUANTILE:
+        return 0.0 if p == y else (-tau if p < y else 1.0 - tau)
+    return exp(clamp(p, -MAX_EXPONENT, MAX_EXPONENT)) - y
+
+
+cdef double logistic_shift(double margin, double hq) noexcept nogil:
+    # How far the margin s*p of a +-1 label s moves: d + E*(e^d - 1) = hq with E = e^margin, solved for d by
+    # Halley's method from above. Unlike the Lambert W form it cancels nowhere, whatever E and hq are.
+    cdef double scale = exp(margin), growth, value, slope, correction
+    cdef double d = hq / (1.0 + scale)
+    cdef int i
+    if d > 1.0:  # an upper bound as well, and by far the lower one when d is large
+        d = min(d, log1p(hq / scale))
+    for i in range(12):
+        growth = scale * expm1(d)
+        value = d + growth - hq
+        slope = 1.0 + growth + scale
+        correction = 2.0 * value * slope / (2.0 * slope * slope - value * (growth + scale))
+        d -= correction
+        if fabs(correction) <= 1e-6 * d:  # the error is now of the order of its cube
+            break
+    return d
+
+
+cdef double step(int loss, double p, double y, double h, double q, double tau) noexcept nogil:
+    # The u for which p + u*q solves dp/ds = -q * dloss/dp over [0, h] (Karampatziakis and Langford 2011).
+    cdef double hq = h * q, rate, sign, error, u
+    if hq < 1e-12:
+        return -h * derivative(loss, p, y, tau)
+    if loss == LOGISTIC:
+        u = 0.0  # a label in between blends the two steps, as Vowpal Wabbit does
+        if y > 0.0:
+            u += y * logistic_shift(p, hq)
+        if y < 1.0:
+            u -= (1.0 - y) * logistic_shift(-p, hq)
+        return u / q
+    if loss == SQUARED:
+        return (p - y) * expm1(-2.0 * hq) / q
+    if loss == HINGE:
+        sign = 2.0 * y - 1.0
+        error = 1.0 - sign * p
+        if error <= 0.0:
+            return 0.0
+        return sign * (h if hq < error else error / q)
+    if loss == QUANTILE:
+        error = y - p
+        if error > 0.0:
+            return tau * h if tau * hq < error else error / q
+        return (tau - 1.0) * h if (tau - 1.0) * hq > error else error / q
+    p = clamp(p, -MAX_EXPONENT, MAX_EXPONENT)
+    rate = exp(p)
+    if y <= 0.0:
+        return -log1p(rate * hq) / q
+    if y * hq > MAX_EXPONENT:
+        return (log(y) - p) / q
+    return y * h - log1p(rate * expm1(y * hq) / y) / q
+
+
+def loss_derivative(str loss, double p, double y, double tau=0.5):
+    """Derivative of a loss by the margin `p`."""
+    return derivative(LOSSES[loss], p, y, tau)
+
+
+def loss_step(str loss, double p, double y, double h, double q, double tau=0.5):
+    """The importance-aware step ``u``: the margin moves from `p` to ``p + u*q``."""
+    return step(LOSSES[loss], p, y, h, q, tau)
+
+
+# -------------------------------------------------------------------------------------- margins and predictions
+
+cdef struct Margins:
+    const float* weights
+    size_t width  # floats between buckets
+    size_t stride  # floats between classes
+    Py_ssize_t n_classes
+    double* out
+    const double* gravity  # of class 0, the next n_gravity further; NULL where weights are taken as they are
+    size_t gravity_stride
+
+
+cdef inline double truncated(double weight, double gravity) noexcept nogil:
+    return copysign(fabs(weight) - gravity, weight) if fabs(weight) > gravity else 0.0
+
+
+cdef void add_margins(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Margins* m = <Margins*> context
+    cdef const float* weights
+    cdef double total
+    cdef Py_ssize_t i, k
+    if m.gravity != NULL:
+        for i in range(n):
+            weights = m.weights + buckets[i] * m.width
+            for k in range(m.n_classes):
+                m.out[k] += truncated(weights[k * m.stride], m.gravity[k * m.gravity_stride]) * x[i]
+    elif m.n_classes == 1:
+        total = m.out[0]
+        for i in range(n):
+            total += m.weights[buckets[i] * m.width] * x[i]
+        m.out[0] = total
+    else:
+        for i in range(n):
+            weights = m.weights + buckets[i] * m.width
+            for k in range(m.n_classes):
+                m.out[k] += weights[k * m.stride] * x[i]
+
+
+cdef struct Answer:
+    int head
+    int loss
+    Py_ssize_t n_classes
+    const double* limits  # lowest and highest margin of class 0, the next `limits_stride` further
+    size_t limits_stride
+    const uint8_t* sighted
+
+
+cdef void soft_maximum(const Answer* a, const double* margins, double* out) noexcept nogil:
+    cdef double largest = -FLOAT_MAX, total = 0.0, margin
+    cdef Py_ssize_t k
+    for k in range(a.n_classes):
+        if a.sighted[k]:
+            largest = max(largest, clamp(margins[k], a.limits[k * a.limits_stride], a.limits[k * a.limits_stride + 1]))
+    for k in range(a.n_classes):
+        out[k] = 0.0
+        if a.sighted[k]:
+            margin = clamp(margins[k], a.limits[k * a.limits_stride], a.limits[k * a.limits_stride + 1])
+            out[k] = exp(margin - largest)
+            total += out[k]
+    for k in range(a.n_classes):
+        if a.sighted[k]:
+            out[k] /= total
+
+
+cdef void answer(const Answer* a, const double* margins, double* out) noexcept nogil:
+    # From margins to what `Task` promises.
+    cdef Py_ssize_t k, n_sighted = 0
+    cdef double p, total = 0.0
+    if a.loss == SOFTMAX:
+        soft_maximum(a, margins, out)
+        return
+    for k in range(a.n_classes):
+        p = clamp(margins[k], a.limits[k * a.limits_stride], a.limits[k * a.limits_stride + 1])
+        if a.head == REGRESSION:
+            out[k] = exp(p) if a.loss == POISSON else p
+        elif a.loss == SQUARED:
+            out[k] = clamp(p, 0.0, 1.0)
+        else:
+            out[k] = sigmoid(p)
+        if a.head == MULTICLASS:
+            if a.sighted[k]:
+                total += out[k]
+                n_sighted += 1
+            else:
+                out[k] = 0.0
+    if a.head == MULTICLASS:
+        for k in range(a.n_classes):
+            if a.sighted[k]:
+                out[k] = out[k] / total if total > 0.0 else 1.0 / n_sighted
+
+
+# ------------------------------------------------------------------------------------------------- the updates
+
+cdef struct Update:
+    # One event being learned, and the constants of the rule. The pointers are arrays over the classes.
+    float* table
+    size_t width
+    size_t stride
+    Py_ssize_t n_classes
+    double* gradient  # loss derivative, times the weight where the rule has no closed-form step
+    double* square  # weight * derivative^2; 0: the class is not updated
+    double* norm  # sum of (x / largest |x|)^2
+    double* moved  # how far the margin moves for a step of 1
+    double* change  # the step
+    bint normalised
+    bint square_root
+    double power_t
+    double half_life  # events; 0: none
+    uint32_t now
+    double alpha
+    double beta
+    double l1
+    double l2
+
+
+cdef inline double rate_of(const Update* c, double squares, double largest) noexcept nogil:
+    if c.square_root:
+        return 1.0 / (sqrt(squares) * largest) if c.normalised else 1.0 / sqrt(squares)
+    if c.normalised:
+        return pow(squares, -c.power_t) * pow(largest * largest, c.power_t - 1.0)
+    return pow(squares, -c.power_t)
+
+
+cdef inline double rescale(const Update* c, double ratio) noexcept nogil:
+    # A weight learned at the old scale, for the new one, `ratio` = old / new scale.
+    return ratio if c.square_root else pow(ratio * ratio, 1.0 - c.power_t)
+
+
+cdef void measure_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i, k
+    cdef float* bucket
+    cdef float* slot
+    cdef float size
+    cdef double x2, squares, largest, rate
+    cdef uint32_t age
+    for i in range(n):
+        x2 = x[i] * x[i]
+        size = <float> fabs(x[i])
+        if x2 < FLOAT_MIN:
+            x2 = FLOAT_MIN
+            size = <float> X_MIN
+        bucket = c.table + buckets[i] * c.width
+        for k in range(c.n_classes):
+            if c.square[k] == 0.0:
+                continue
+            slot = bucket + k * c.stride
+            squares = slot[1]
+            if c.half_life > 0.0:
+                age = c.now - (<uint32_t*> (slot + 4))[0]
+                if age and squares > 0.0:
+                    squares *= exp2(-(<double> age) / c.half_life)
+                (<uint32_t*> (slot + 4))[0] = c.now
+            squares += c.square[k] * x2
+            squares = clamp(squares, FLOAT_MIN, FLOAT_MAX)
+            slot[1] = <float> squares
+            largest = 1.0
+            if c.normalised:
+                if size > slot[2]:
+                    if slot[2] > 0.0:
+                        slot[0] = finite(slot[0] * rescale(c, <double> slot[2] / size))
+                    slot[2] = size
+                largest = slot[2]
+                c.norm[k] += x2 / (largest * largest)
+            rate = rate_of(c, squares, largest)
+            slot[3] = finite(rate)
+            c.moved[k] += x2 * rate
+
+
+cdef void apply_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i, k
+    cdef float* bucket
+    cdef float* slot
+    for i in range(n):
+        bucket = c.table + buckets[i] * c.width
+        for k in range(c.n_classes):
+            if c.change[k] != 0.0:
+                slot = bucket + k * c.stride
+                slot[0] = finite(slot[0] + c.change[k] * slot[3] * x[i])
+
+
+cdef void measure_plain(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i
+    for i in range(n):
+        c.moved[0] += x[i] * x[i]
+
+
+cdef void apply_plain(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i, k
+    cdef float* bucket
+    for i in range(n):
+        bucket = c.table + buckets[i] * c.width
+        for k in range(c.n_classes):
+            bucket[k] = finite(bucket[k] + c.change[k] * x[i])
+
+
+cdef void apply_ftrl(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i, k
+    cdef float* slot
+    cdef double gradient, root, grown, z
+    for i in range(n):
+        for k in range(c.n_classes):
+            gradient = c.gradient[k] * x[i]
+            if gradient == 0.0:
+                continue
+            slot = c.table + buckets[i] * c.width + k * c.stride
+            root = sqrt(<double> slot[2])
+            slot[2] = finite(slot[2] + gradient * gradient)
+            grown = sqrt(<double> slot[2])
+            slot[1] = finite(slot[1] + gradient - (grown - root) / c.alpha * slot[0])
+            z = slot[1]
+            if fabs(z) <= c.l1:
+                slot[0] = 0.0
+            else:
+                slot[0] = finite((copysign(c.l1, z) - z) / (c.l2 + (c.beta + grown) / c.alpha))
+
+
+cdef inline double bet(const Update* c, const float* slot, double largest, double lipschitz) noexcept nogil:
+    cdef double scale = lipschitz * largest
+    if not scale > 0.0:
+        return 0.0
+    return (c.alpha + slot[4]) / (scale * (scale + slot[2])) * slot[1]
+
+
+cdef void measure_coin(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    # `moved` is the margin of the fresh bets; nothing is stored.
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i, k
+    cdef const float* slot
+    cdef double largest, ratio
+    for i in range(n):
+        for k in range(c.n_classes):
+            slot = c.table + buckets[i] * c.width + k * c.stride
+            largest = max(<double> slot[3], fabs(x[i]))
+            ratio = x[i] / largest
+            c.norm[k] += ratio * ratio
+            c.moved[k] += finite(bet(c, slot, largest, slot[5])) * x[i]
+
+
+cdef void apply_coin(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Update* c = <Update*> context
+    cdef Py_ssize_t i, k
+    cdef float* slot
+    cdef double size, gradient, weight
+    for i in range(n):
+        for k in range(c.n_classes):
+            if c.change[k] == 0.0:
+                continue
+            slot = c.table + buckets[i] * c.width + k * c.stride
+            if fabs(x[i]) > slot[3]:
+                slot[3] = <float> fabs(x[i])
+            size = fabs(c.gradient[k])
+            if size > slot[5]:
+                slot[5] = finite(max(size, c.beta))
+            weight = finite(bet(c, slot, slot[3], slot[5]))
+            gradient = c.gradient[k] * x[i]
+            slot[1] = finite(slot[1] - gradient)
+            slot[2] = finite(slot[2] + fabs(gradient))
+            slot[4] = finite(slot[4] - gradient * weight)
+            slot[0] = finite(weight / c.change[k])
+
+
+cdef class Linear:
+    """The loop over events of a learner whose arrays somebody else owns (see `attach`).
+
+    Parameters
+    ----------
+    head, loss, rule : str
+        Keys of `HEADS`, `LOSSES` and `RULES`. The loss "softmax" is of a multiclass head.
+    bits : int, 1..30
+    constant : bool
+        Whether every row gets a constant feature.
+    interactions : sequence of sequences of 2 or 3 namespace names
+        "*" is any namespace, "" the default one.
+    invariant : bool
+        Importance-aware closed-form steps instead of one gradient step (nag, adagrad, sgd).
+    clipped : bool
+        Whether margins of a loss other than logistic and Poisson stay in the range of the labels seen.
+    learning_rate, power_t, l1, l2, alpha, beta, tau : float
+    half_life : float
+        In events; 0 for none.
+    """
+
+    cdef Plan plan
+    cdef Walk walk
+    cdef Update c
+    cdef Margins margins
+    cdef Answer answer
+    cdef int rule
+    cdef bint invariant, ranged, clipped
+    cdef double learning_rate, tau, l1, l2
+    cdef vector[double] scratch
+    cdef float[::1] table
+    cdef double[:, ::1] totals
+    cdef uint8_t[::1] sighted
+    cdef int64_t[::1] clock
+    cdef Buffer buffer
+
+    def __init__(
+        self, *, str head, str loss, str rule, int bits, bint constant, interactions, bint invariant,
+        bint clipped, double learning_rate, double power_t, double l1, double l2, double alpha, double beta,
+        double tau, double half_life,
+    ):
+        make_plan(&self.plan, bits, constant, interactions)
+        self.answer.head = HEADS[head]
+        self.answer.loss = LOSSES[loss]
+        self.rule = RULES[rule]
+        self.invariant = invariant
+        self.clipped = clipped
+        self.ranged = clipped and self.answer.loss in (SQUARED, HINGE, QUANTILE)
+        self.learning_rate = learning_rate
+        self.tau = tau
+        self.l1 = l1
+        self.l2 = l2
+        self.c.stride = stride_of(rule, half_life > 0.0)
+        self.c.normalised = self.rule == NAG
+        self.c.square_root = power_t == 0.5
+        self.c.power_t = power_t
+        self.c.half_life = half_life
+        self.c.alpha = alpha
+        self.c.beta = beta
+        self.c.l1 = l1
+        self.c.l2 = l2
+        self.buffer = Buffer()
+
+    def attach(self, float[::1] table, double[:, ::1] totals, uint8_t[::1] sighted, int64_t[::1] clock):
+        """Work on these arrays from now on, in place.
+
+        Parameters
+        ----------
+        table : float32, shape (2^bits * capacity * stride,)
+        totals : float64, shape (capacity, 7)
+            One row a class, columns as in `TOTALS`.
+        sighted : uint8, shape (capacity,)
+        clock : int64, shape (1,)
+            Events learned.
+        """
+        cdef size_t capacity = totals.shape[0]
+        if (
+            capacity < 1
+            or totals.shape[1] != N_TOTALS
+            or <size_t> sighted.shape[0] != capacity
+            or clock.shape[0] != 1
+            or <size_t> table.shape[0] != (<size_t> self.plan.mask + 1) * capacity * self.c.stride
+        ):
+            raise ValueError("table, totals, sighted and clock do not fit together")
+        self.scratch.resize(6 * capacity)
+        self.table = table
+        self.totals = totals
+        self.sighted = sighted
+        self.clock = clock
+        self.c.table = &table[0]
+        self.c.width = capacity * self.c.stride
+        self.c.gradient = self.scratch.data() + capacity
+        self.c.square = self.scratch.data() + 2 * capacity
+        self.c.norm = self.scratch.data() + 3 * capacity
+        self.c.moved = self.scratch.data() + 4 * capacity
+        self.c.change = self.scratch.data() + 5 * capacity
+        self.margins.weights = &table[0]
+        self.margins.width = self.c.width
+        self.margins.stride = self.c.stride
+        self.margins.out = self.scratch.data()
+        self.margins.gravity = &totals[0, GRAVITY] if self.l1 > 0.0 and self.rule <= SGD else NULL
+        self.margins.gravity_stride = N_TOTALS
+        self.answer.limits = &totals[0, LOW]
+        self.answer.limits_stride = N_TOTALS
+        self.answer.sighted = &sighted[0]
+
+    def run(
+        self,
+        const int64_t[::1] indptr,
+        const uint32_t[::1] indices,
+        const double[::1] values,
+        const uint32_t[::1] namespaces,
+        const double[::1] labels,
+        const double[::1] weights,
+        double[:, ::1] out,
+        Py_ssize_t n_classes,
+    ):
+        """Predict every row into `out`, and learn it if there are labels; either may be None.
+
+        Labels have been checked (`first_bad_label`); class numbers are below `n_classes`. A prediction
+        fills the first `n_classes` columns of its row and leaves the rest alone.
+        """
+        cdef Py_ssize_t n = indptr.shape[0] - 1, i
+        cdef bint learning = labels is not None, predicting = out is not None
+        make_room(&self.plan, &self.walk, check_rows(indptr, indices, values, namespaces))
+        self.check(n_classes)
+        if learning and (labels.shape[0] != n or weights is None or weights.shape[0] != n):
+            raise ValueError(f"there are {n} rows, but not as many labels and weights")
+        if predicting and (out.shape[0] != n or out.shape[1] < n_classes):
+            raise ValueError(f"{n} rows of {n_classes} predictions do not fit {out.shape[0]} x {out.shape[1]}")
+        if learning and self.answer.head == MULTICLASS:
+            for i in range(n):
+                self.check_class(labels[i], weights[i])
+        if n == 0:
+            return
+        with nogil:
+            for i in range(n):
+                self.walk.length = indptr[i + 1] - indptr[i]
+                if self.walk.length:
+                    self.walk.indices = &indices[indptr[i]]
+                    self.walk.values = &values[indptr[i]]
+                    self.walk.namespaces = &namespaces[indptr[i]]
+                self.event(
+                    labels[i] if learning else 0.0,
+                    weights[i] if learning else 0.0,
+                    &out[i, 0] if predicting and n_classes else NULL,
+                )
+
+    def run_one(self, row, double label, double weight, double[::1] out, Py_ssize_t n_classes):
+        """As `run` for one dict; weight 0 learns nothing. Without `out` a scalar prediction is returned.
+
+        Raises
+        ------
+        BadRecord
+            If a value of the row cannot be a feature.
+        """
+        cdef Buffer buffer = self.buffer if self.buffer is not None else Buffer()
+        cdef double scalar = 0.0
+        self.buffer = None  # taken: a value of the row may call back into this learner while it is encoded
+        try:
+            buffer.clear()
+            encode_into(row, buffer)
+            make_room(&self.plan, &self.walk, <Py_ssize_t> buffer.indices.size())
+            self.check(n_classes)
+            if self.answer.head == MULTICLASS:
+                self.check_class(label, weight)
+            if out is not None and out.shape[0] < n_classes:
+                raise ValueError(f"{n_classes} predictions do not fit {out.shape[0]}")
+            self.walk.indices = buffer.indices.data()
+            self.walk.values = buffer.values.data()
+            self.walk.namespaces = buffer.namespaces.data()
+            self.walk.length = <Py_ssize_t> buffer.indices.size()
+            if out is not None and n_classes:
+                self.event(label, weight, &out[0])
+            else:
+                self.event(label, weight, &scalar if self.answer.head != MULTICLASS else NULL)
+        finally:
+            self.buffer = buffer
+        return scalar
+
+    def effective_weights(self, float[::1] out, Py_ssize_t n_classes):
+        """Write what margins are computed with: shape (2^bits * n_classes,)."""
+        cdef size_t bucket, n_buckets = <size_t> self.plan.mask + 1
+        cdef Py_ssize_t k
+        cdef double gravity, contraction
+        self.check(n_classes)
+        if <size_t> out.shape[0] != n_buckets * <size_t> n_classes:
+            raise ValueError(f"{n_buckets} x {n_classes} weights do not fit {out.shape[0]}")
+        with nogil:
+            for k in range(n_classes):
+                gravity = self.totals[k, GRAVITY]
+                contraction = self.totals[k, CONTRACTION]
+                for bucket in range(n_buckets):
+                    out[bucket * n_classes + k] = finite(
+                        truncated(self.c.table[bucket * self.c.width + k * self.c.stride], gravity) * contraction
+                    )
+
+    cdef int check(self, Py_ssize_t n_classes) except -1:
+        if self.c.table == NULL:
+            raise ValueError("attach the arrays first")
+        if not 0 <= n_classes <= self.totals.shape[0]:
+            raise ValueError(f"there is no room for {n_classes} classes")
+        self.c.n_classes = self.margins.n_classes = self.answer.n_classes = n_classes
+        return 0
+
+    cdef int check_class(self, double label, double weight) except -1:
+        if weight > 0.0 and not 0.0 <= label < self.c.n_classes:
+            raise ValueError(f"label {label} is not one of {self.c.n_classes} classes")
+        return 0
+
+    cdef void event(self, double label, double weight, double* out) noexcept nogil:
+        cdef Py_ssize_t k
+        for k in range(self.c.n_classes):
+            self.margins.out[k] = 0.0
+        visit_row(&self.plan, &self.walk, add_margins, &self.margins)
+        if self.margins.gravity != NULL or self.l2 > 0.0:
+            for k in range(self.c.n_classes):
+                self.margins.out[k] *= self.totals[k, CONTRACTION]
+        if out != NULL:
+            answer(&self.answer, self.margins.out, out)
+        if weight > 0.0:
+            self.learn(clamp(label, -LARGEST, LARGEST), min(weight, LARGEST))
+
+    cdef void learn(self, double label, double weight) noexcept nogil:
+        cdef Update* c = &self.c
+        cdef Py_ssize_t k
+        cdef double target
+        self.clock[0] += 1
+        c.now = <uint32_t> self.clock[0]
+        if self.answer.head == MULTICLASS:
+            self.sighted[<Py_ssize_t> label] = 1
+        for k in range(c.n_classes):
+            c.norm[k] = c.moved[k] = c.change[k] = c.square[k] = c.gradient[k] = 0.0
+        if self.rule == COIN:
+            self.place_bets(weight)
+        if self.answer.loss == SOFTMAX:
+            soft_maximum(&self.answer, self.margins.out, c.gradient)
+        for k in range(c.n_classes):
+            if not self.sighted[k]:
+                continue
+            target = label
+            if self.answer.head == MULTICLASS:
+                target = 1.0 if k == <Py_ssize_t> label else 0.0
+            self.differentiate(k, target, weight)
+        if self.rule <= SGD:
+            self.descend(label, weight)
+        elif self.rule == FTRL:
+            visit_again(&self.plan, &self.walk, apply_ftrl, c)
+        else:
+            visit_again(&self.plan, &self.walk, apply_coin, c)
+
+    cdef void place_bets(self, double weight) noexcept nogil:
+        # Coin betting takes its gradient where the fresh bets would have put the margin.
+        cdef Update* c = &self.c
+        cdef double* totals
+        cdef Py_ssize_t k
+        visit_again(&self.plan, &self.walk, measure_coin, c)
+        for k in range(c.n_classes):
+            if self.sighted[k]:
+                totals = &self.totals[k, 0]
+                totals[SUM_NORM] += weight * c.norm[k]
+                totals[SUM_WEIGHT] += weight
+                c.change[k] = (totals[SUM_NORM] + 1e-6) / totals[SUM_WEIGHT]
+                self.margins.out[k] = c.moved[k] / c.change[k]
+
+    cdef void differentiate(self, Py_ssize_t k, double target, double weight) noexcept nogil:
+        cdef double* totals = &self.totals[k, 0]
+        cdef double seen = 2.0 * target - 1.0 if self.answer.loss == HINGE else target
+        cdef double d
+        if self.ranged:
+            totals[LOW] = min(totals[LOW], seen)
+            totals[HIGH] = max(totals[HIGH], seen)
+        self.margins.out[k] = clamp(self.margins.out[k], totals[LOW], totals[HIGH])
+        if self.answer.loss == SOFTMAX:
+            d = self.c.gradient[k] - target
+        else:
+            d = derivative(self.answer.loss, self.margins.out[k], target, self.tau)
+        self.c.gradient[k] = d * weight if self.rule > SGD else d
+        self.c.square[k] = weight * d * d
+        if self.answer.loss == LOGISTIC and fabs(d) <= NEGLIGIBLE and (target == 0.0 or target == 1.0):
+            self.c.square[k] = 0.0
+
+    cdef void descend(self, double label, double weight) noexcept nogil:
+        cdef Update* c = &self.c
+        cdef Py_ssize_t k
+        cdef double target
+        if self.rule != SGD:
+            visit_again(&self.plan, &self.walk, measure_adaptive, c)
+        elif self.invariant or self.answer.loss == SOFTMAX:
+            visit_again(&self.plan, &self.walk, measure_plain, c)
+            for k in range(1, c.n_classes):
+                c.moved[k] = c.moved[0]
+        for k in range(c.n_classes):
+            if not self.sighted[k]:
+                continue
+            if c.square[k] > 0.0:
+                target = label
+                if self.answer.head == MULTICLASS:
+                    target = 1.0 if k == <Py_ssize_t> label else 0.0
+                c.change[k] = self.choose_step(k, target, weight)
+            self.totals[k, AGE] += weight
+        visit_again(&self.plan, &self.walk, apply_plain if self.rule == SGD else apply_adaptive, c)
+        for k in range(c.n_classes):
+            if self.totals[k, CONTRACTION] < 1e-9 or self.totals[k, GRAVITY] > 1e3:
+                self.materialise(k)
+
+    cdef double choose_step(self, Py_ssize_t k, double target, double weight) noexcept nogil:
+        cdef Update* c = &self.c
+        cdef double* totals = &self.totals[k, 0]
+        cdef double h = self.learning_rate * weight, multiplier = 1.0, u, shrink
+        if self.rule == SGD:
+            h *= pow(totals[AGE] + weight, -c.power_t)
+        elif self.rule == NAG:
+            totals[SUM_NORM] += weight * c.norm[k]
+            totals[SUM_WEIGHT] += weight
+            if totals[SUM_NORM] > 0.0:
+                multiplier = totals[SUM_WEIGHT] / totals[SUM_NORM]
+                multiplier = sqrt(multiplier) if c.square_root else pow(multiplier, 1.0 - c.power_t)
+            c.moved[k] *= multiplier
+        if self.answer.loss == SOFTMAX:  # no closed form: never further than the margin's own linearisation
+            u = -c.gradient[k] * (h if h * c.moved[k] <= 1.0 else 1.0 / c.moved[k])
+        elif self.invariant:
+            u = step(self.answer.loss, self.margins.out[k], target, h, c.moved[k], self.tau)
+        else:
+            u = -h * c.gradient[k]
+        if (self.l1 > 0.0 or self.l2 > 0.0) and fabs(u) > 1e-8:
+            if fabs(c.gradient[k]) > 1e-8:
+                shrink = -u / c.gradient[k]
+                totals[CONTRACTION] *= max(1.0 - self.l2 * shrink, 1e-3)
+                totals[GRAVITY] += min(self.l1 * shrink, FLOAT_MAX)
+            u /= totals[CONTRACTION]
+        return u * multiplier
+
+    cdef void materialise(self, Py_ssize_t k) noexcept nogil:
+        # Put contraction and gravity into the weights before they leave the range where they are accurate.
+        cdef size_t bucket
+        cdef float* slot
+        for bucket in range(<size_t> self.plan.mask + 1):
+            slot = self.c.table + bucket * self.c.width + k * self.c.stride
+            slot[0] = finite(truncated(slot[0], self.totals[k, GRAVITY]) * self.totals[k, CONTRACTION])
+        self.totals[k, CONTRACTION] = 1.0
+        self.totals[k, GRAVITY] = 0.0
+
+
+cdef class LinearModel:
+    """Predictions from frozen weights. Nothing changes after construction: threads may share it.
+
+    Parameters
+    ----------
+    weights : float32, shape (2^bits * n_classes,)
+        Kept, not copied; may be read-only.
+    limits : float64, shape (n_classes, 2)
+        Lowest and highest margin of each class.
+    sighted : uint8, shape (n_classes,)
+    """
+
+    cdef Plan plan
+    cdef Answer answer
+    cdef const float[::1] weights
+    cdef const double[:, ::1] limits
+    cdef const uint8_t[::1] sighted
+    cdef list buffers  # not in use by any thread
+
+    def __init__(
+        self, *, str head, str loss, int bits, bint constant, interactions,
+        const float[::1] weights, const double[:, ::1] limits, const uint8_t[::1] sighted,
+    ):
+        make_plan(&self.plan, bits, constant, interactions)
+        cdef Py_ssize_t n_classes = limits.shape[0]
+        if (
+            limits.shape[1] != 2
+            or sighted.shape[0] != n_classes
+            or <size_t> weights.shape[0] != (<size_t> self.plan.mask + 1) * <size_t> n_classes
+        ):
+            raise ValueError("weights, limits and sighted do not fit together")
+        self.weights = weights
+        self.limits = limits
+        self.sighted = sighted
+        self.buffers = []
+        self.answer.head = HEADS[head]
+        self.answer.loss = LOSSES[loss]
+        self.answer.n_classes = n_classes
+        if n_classes:
+            self.answer.limits = &limits[0, 0]
+            self.answer.limits_stride = 2
+            self.answer.sighted = &sighted[0]
+
+    def run(
+        self,
+        const int64_t[::1] indptr,
+        const uint32_t[::1] indices,
+        const double[::1] values,
+        const uint32_t[::1] namespaces,
+        double[:, ::1] out,
+    ):
+        """Predict every row into `out`, shape (n, n_classes)."""
+        cdef Py_ssize_t n = indptr.shape[0] - 1, i
+        cdef Walk walk
+        cdef vector[double] margins
+        make_room(&self.plan, &walk, check_rows(indptr, indices, values, namespaces))
+        margins.resize(self.answer.n_classes)
+        if out.shape[0] != n or out.shape[1] != self.answer.n_classes:
+            raise ValueError(
+                f"{n} rows of {self.answer.n_classes} predictions do not fit {out.shape[0]} x {out.shape[1]}"
+            )
+        if n == 0 or self.answer.n_classes == 0:
+            return
+        with nogil:
+            for i in range(n):
+                walk.length = indptr[i + 1] - indptr[i]
+                if walk.length:
+                    walk.indices = &indices[indptr[i]]
+                    walk.values = &values[indptr[i]]
+                    walk.namespaces = &namespaces[indptr[i]]
+                self.predict_row(&walk, margins.data(), &out[i, 0])
+
+    def run_one(self, row, double[::1] out):
+        """Predict one dict into `out`, shape (n_classes,).
+
+        Raises
+        ------
+        BadRecord
+            If a value of the row cannot be a feature.
+        """
+        cdef Walk walk
+        cdef vector[double] margins
+        cdef Buffer buffer = self.take_buffer()
+        try:
+            encode_into(row, buffer)
+            make_room(&self.plan, &walk, <Py_ssize_t> buffer.indices.size())
+            margins.resize(self.answer.n_classes)
+            if out.shape[0] != self.answer.n_classes:
+                raise ValueError(f"{self.answer.n_classes} predictions do not fit {out.shape[0]}")
+            if self.answer.n_classes:
+                self.use(&walk, buffer)
+                self.predict_row(&walk, margins.data(), &out[0])
+        finally:
+            self.buffers.append(buffer)
+
+    def run_scalar(self, row):
+        """Predict one dict with a model of one output: a float.
+
+        Raises
+        ------
+        BadRecord
+            If a value of the row cannot be a feature.
+        """
+        cdef Walk walk
+        cdef double margin, out
+        cdef Buffer buffer = self.take_buffer()
+        try:
+            encode_into(row, buffer)
+            make_room(&self.plan, &walk, <Py_ssize_t> buffer.indices.size())
+            if self.answer.n_classes != 1:
+                raise ValueError(f"the model has {self.answer.n_classes} outputs")
+            self.use(&walk, buffer)
+            self.predict_row(&walk, &margin, &out)
+        finally:
+            self.buffers.append(buffer)
+        return out
+
+    cdef Buffer take_buffer(self):
+        # One per call in flight, whatever thread it is in or however deep it was re-entered.
+        cdef Buffer buffer
+        try:
+            buffer = self.buffers.pop()
+        except IndexError:
+            return Buffer()
+        buffer.clear()
+        return buffer
+
+    cdef void use(self, Walk* walk, Buffer buffer) noexcept:
+        walk.indices = buffer.indices.data()
+        walk.values = buffer.values.data()
+        walk.namespaces = buffer.namespaces.data()
+        walk.length = <Py_ssize_t> buffer.indices.size()
+
+    cdef void predict_row(self, Walk* walk, double* margins, double* out) noexcept nogil:
+        cdef Margins m
+        cdef Py_ssize_t k
+        m.weights = &self.weights[0]
+        m.width = self.answer.n_classes
+        m.stride = 1
+        m.n_classes = self.answer.n_classes
+        m.out = margins
+        m.gravity = NULL
+        m.gravity_stride = 0
+        for k in range(m.n_classes):
+            margins[k] = 0.0
+        visit_row(&self.plan, walk, add_margins, &m)
+        answer(&self.answer, margins, out)
+
+
+def stride_of(str rule, bint remembers_touch):
+    """Floats in one slot."""
+    if RULES[rule] in (NAG, ADAGRAD):
+        return 8 if remembers_touch else 4
+    return {SGD: 1, FTRL: 4, COIN: 8}[RULES[rule]]
+
+
+def first_bad_label(const double[::1] labels, const double[::1] weights, double low, double high, bint whole):
+    """Position of the first label outside ``low..high`` (or not whole), or weight not in ``0..inf``; -1 if none."""
+    cdef Py_ssize_t i
+    cdef double label
+    if labels.shape[0] != weights.shape[0]:
+        raise ValueError(f"{labels.shape[0]} labels but {weights.shape[0]} weights")
+    for i in range(labels.shape[0]):
+        label = labels[i]
+        if not (low <= label <= high and 0.0 <= weights[i] <= 1.7976931348623157e308):
+            return i
+        if whole and label != <double> <int64_t> label:
+            return i
+    return -1

@@ -1,0 +1,346 @@
+"""Kernels of the prequential metrics: predicted events to rows, rows to sums.
+
+A predicted event is summarised in one row of plain numbers, and every metric but AUC is a function of sums
+over rows. Cumulative, fading and windowed metrics are the same sums, with another decay or over other rows,
+so one kernel serves all three. Sums are sequential: where a stream is cut changes nothing.
+
+A summary writes a row for each event of positive weight, and returns how many it wrote, the position of the
+first event that cannot be used (-1 if there is none), and what is wrong with that.
+"""
+
+from libc.math cimport fabs, log
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+cpdef enum:  # columns of the row of a classified event
+    LABEL = 0
+    PREDICTED = 1    # -1 where there was no answer
+    LOGLOSS = 2
+    BRIER = 3
+    SCORE = 4        # binary: probability of 1; multiclass: probability of the predicted class
+    WEIGHT = 5
+    PREVIOUS = 6     # the label before this one, -1 before the first
+    CLASS_COLUMNS = 7
+
+cpdef enum:  # columns of the row of an estimated number
+    NUMBER_LABEL = 0
+    NUMBER_ESTIMATE = 1
+    NUMBER_WEIGHT = 2
+    NUMBER_COLUMNS = 3
+
+cpdef enum:  # sums over rows of classified events, all weighted
+    SCALE = 0             # what a weight of 1 counts now, see `rescaled`
+    TOTAL = 1
+    CORRECT = 2
+    SUM_LOGLOSS = 3
+    SUM_BRIER = 4
+    SUM_SCORE = 5
+    SUM_HITS = 6          # binary: label is 1; multiclass: the predicted class was the label
+    PAIRS = 7             # events with a label before them
+    PAIRS_CORRECT = 8
+    PAIRS_UNCHANGED = 9   # label as before
+    CALIBRATION = 10      # weight, score, hits of each of 15 bins of the score
+    CALIBRATION_BINS = 15
+    CLASSES = 55          # label, predicted, both: of each class
+
+cpdef enum:  # sums over rows of estimated numbers
+    NUMBER_SCALE = 0
+    NUMBER_TOTAL = 1
+    SUM_ABSOLUTE = 2
+    SUM_SQUARED = 3
+    LABEL_MEAN = 4
+    LABEL_M2 = 5
+    NUMBER_SUMS = 6
+
+cpdef enum:  # what a summary found unusable
+    USABLE = 0
+    BAD_PREDICTION = 1
+    BAD_LABEL = 2
+    BAD_WEIGHT = 3
+
+# Score bins for AUC are narrow where scores are close to 0 or 1, as click rates and fraud scores are: 128 to
+# each halving of min(p, 1 - p) down to 2**-21, so a bin is never wider than 0.8 % of that, nor than 0.002.
+cdef int64_t _OCTAVES = 20
+cdef int _STEP_BITS = 7
+cdef int64_t _HALF = (_OCTAVES << _STEP_BITS) + 1
+AUC_BINS = 2 * _HALF
+
+cdef double _MAX_CLASSES = 1 << 20      # of memory per class there are 48 bytes
+cdef double _TOLERANCE = 1e-6           # float32 probabilities add up to a little more than 1
+cdef double _CLIP = 1e-15
+cdef double _LARGEST_SCALE = 1e12
+
+
+cdef inline double clipped_log(double p) noexcept nogil:
+    return log(_CLIP if p < _CLIP else (1.0 - _CLIP if p > 1.0 - _CLIP else p))
+
+
+cdef inline bint is_probability(double p) noexcept nogil:
+    return -_TOLERANCE <= p <= 1.0 + _TOLERANCE  # false for NaN
+
+
+cdef inline double into_unit(double p) noexcept nogil:
+    return 0.0 if p <= 0.0 else (1.0 if p > 1.0 else p)
+
+
+cdef inline bint is_weight(double weight) noexcept nogil:
+    return weight >= 0.0 and weight - weight == 0.0
+
+
+def summarise_binary(
+    const double[::1] predictions,
+    const double[::1] labels,
+    const double[::1] weights,
+    double previous,
+    double[:, ::1] rows,
+):
+    """Summarise events whose predictions are the probability of 1."""
+    cdef Py_ssize_t i, n = labels.shape[0], kept = 0
+    cdef double p, y
+    cdef double* row
+    if not n == predictions.shape[0] == weights.shape[0] <= rows.shape[0] or rows.shape[1] != CLASS_COLUMNS:
+        raise ValueError("predictions, labels, weights and rows do not fit together")
+    with nogil:
+        for i in range(n):
+            p = predictions[i]
+            y = labels[i]
+            if not is_probability(p):
+                with gil:
+                    return kept, i, BAD_PREDICTION
+            if y != 0.0 and y != 1.0:
+                with gil:
+                    return kept, i, BAD_LABEL
+            if not is_weight(weights[i]):
+                with gil:
+                    return kept, i, BAD_WEIGHT
+            if weights[i] == 0.0:
+                continue
+            p = into_unit(p)
+            row = &rows[kept, 0]
+            row[<int>LABEL] = y
+            row[<int>PREDICTED] = 1.0 if p >= 0.5 else 0.0
+            row[<int>LOGLOSS] = -clipped_log(p if y == 1.0 else 1.0 - p)
+            row[<int>BRIER] = (p - y) * (p - y)
+            row[<int>SCORE] = p
+            row[<int>WEIGHT] = weights[i]
+            row[<int>PREVIOUS] = previous
+            previous = y
+            kept += 1
+    return kept, -1, USABLE
+
+
+def summarise_multiclass(
+    const double[:, ::1] predictions,
+    const double[::1] labels,
+    const double[::1] weights,
+    double previous,
+    double[:, ::1] rows,
+):
+    """Summarise events whose predictions are a probability for each class."""
+    cdef Py_ssize_t i, k, n = labels.shape[0], n_classes = predictions.shape[1], kept = 0, label, best
+    cdef double p, y, difference, squares, p_label, p_best
+    cdef double* row
+    if not n == predictions.shape[0] == weights.shape[0] <= rows.shape[0] or rows.shape[1] != CLASS_COLUMNS:
+        raise ValueError("predictions, labels, weights and rows do not fit together")
+    with nogil:
+        for i in range(n):
+            y = labels[i]
+            if not 0.0 <= y < _MAX_CLASSES or y != <double>(<Py_ssize_t>y):
+                with gil:
+                    return kept, i, BAD_LABEL
+            if not is_weight(weights[i]):
+                with gil:
+                    return kept, i, BAD_WEIGHT
+            label = <Py_ssize_t>y
+            best = -1
+            p_best = p_label = squares = 0.0
+            for k in range(n_classes):
+                if not is_probability(predictions[i, k]):
+                    with gil:
+                        return kept, i, BAD_PREDICTION
+                p = into_unit(predictions[i, k])
+                if p > p_best:
+                    p_best = p
+                    best = k
+                difference = p
+                if k == label:
+                    p_label = p
+                    difference -= 1.0
+                squares += difference * difference
+            if weights[i] == 0.0:
+                continue
+            if label >= n_classes:
+                squares += 1.0
+            row = &rows[kept, 0]
+            row[<int>LABEL] = y
+            row[<int>PREDICTED] = <double>best
+            row[<int>LOGLOSS] = -clipped_log(p_label)
+            row[<int>BRIER] = 1.0 if best < 0 else 0.5 * squares  # no answer is as bad as a wrong one
+            row[<int>SCORE] = p_best
+            row[<int>WEIGHT] = weights[i]
+            row[<int>PREVIOUS] = previous
+            previous = y
+            kept += 1
+    return kept, -1, USABLE
+
+
+def summarise_numbers(
+    const double[::1] predictions,
+    const double[::1] labels,
+    const double[::1] weights,
+    double[:, ::1] rows,
+):
+    """Summarise events whose predictions are estimates of the label."""
+    cdef Py_ssize_t i, n = labels.shape[0], kept = 0
+    if not n == predictions.shape[0] == weights.shape[0] <= rows.shape[0] or rows.shape[1] != NUMBER_COLUMNS:
+        raise ValueError("predictions, labels, weights and rows do not fit together")
+    with nogil:
+        for i in range(n):
+            if predictions[i] - predictions[i] != 0.0:  # infinite or NaN
+                with gil:
+                    return kept, i, BAD_PREDICTION
+            if labels[i] - labels[i] != 0.0:
+                with gil:
+                    return kept, i, BAD_LABEL
+            if not is_weight(weights[i]):
+                with gil:
+                    return kept, i, BAD_WEIGHT
+            if weights[i] == 0.0:
+                continue
+            rows[kept, <int>NUMBER_LABEL] = labels[i]
+            rows[kept, <int>NUMBER_ESTIMATE] = predictions[i]
+            rows[kept, <int>NUMBER_WEIGHT] = weights[i]
+            kept += 1
+    return kept, -1, USABLE
+
+
+cdef inline bint rescaled(double* scale, double growth) noexcept nogil:
+    """Let a weight of 1 count `growth` times more than before; whether all sums are due to be scaled back.
+
+    With growth = 1/a that is S = l + a S up to a common factor, at the cost of one multiplication an event
+    instead of one for every sum.
+    """
+    scale[0] *= growth
+    return scale[0] > _LARGEST_SCALE
+
+
+def add_classified(const double[:, ::1] rows, double[::1] sums, double growth, bint top_label):
+    """Add rows to sums, each row counting `growth` times as much as the one before it.
+
+    `top_label` says whether a hit is that the predicted class was the label, or that the label is 1.
+    """
+    cdef Py_ssize_t i, j, n = rows.shape[0], n_sums = sums.shape[0]
+    cdef Py_ssize_t n_classes = (n_sums - CLASSES) // 3, bin_
+    cdef const double* row
+    cdef double* sum_ = &sums[0]
+    cdef double weight, label, predicted, correct, hit, factor
+    if rows.shape[1] != CLASS_COLUMNS or n_sums < CLASSES:
+        raise ValueError("rows or sums are not those of classified events")
+    with nogil:
+        for i in range(n):
+            row = &rows[i, 0]
+            if rescaled(sum_ + <int>SCALE, growth):
+                factor = 1.0 / sum_[<int>SCALE]
+                for j in range(n_sums):
+                    sum_[j] *= factor
+                sum_[<int>SCALE] = 1.0
+            weight = row[<int>WEIGHT] * sum_[<int>SCALE]
+            label = row[<int>LABEL]
+            predicted = row[<int>PREDICTED]
+            correct = weight if predicted == label else 0.0
+            hit = correct if top_label else (weight if label == 1.0 else 0.0)
+            sum_[<int>TOTAL] += weight
+            sum_[<int>CORRECT] += correct
+            sum_[<int>SUM_LOGLOSS] += weight * row[<int>LOGLOSS]
+            sum_[<int>SUM_BRIER] += weight * row[<int>BRIER]
+            sum_[<int>SUM_SCORE] += weight * row[<int>SCORE]
+            sum_[<int>SUM_HITS] += hit
+            if row[<int>PREVIOUS] >= 0.0:
+                sum_[<int>PAIRS] += weight
+                sum_[<int>PAIRS_CORRECT] += correct
+                if row[<int>PREVIOUS] == label:
+                    sum_[<int>PAIRS_UNCHANGED] += weight
+            if 0.0 <= row[<int>SCORE] <= 1.0:
+                bin_ = <Py_ssize_t>(row[<int>SCORE] * CALIBRATION_BINS)
+                if bin_ == CALIBRATION_BINS:
+                    bin_ -= 1
+                bin_ = CALIBRATION + 3 * bin_
+                sum_[bin_] += weight
+                sum_[bin_ + 1] += weight * row[<int>SCORE]
+                sum_[bin_ + 2] += hit
+            if 0.0 <= label < n_classes:
+                sum_[CLASSES + 3 * <Py_ssize_t>label] += weight
+                sum_[CLASSES + 3 * <Py_ssize_t>label + 2] += correct
+            if 0.0 <= predicted < n_classes:
+                sum_[CLASSES + 3 * <Py_ssize_t>predicted + 1] += weight
+
+
+def add_numbers(const double[:, ::1] rows, double[::1] sums, double growth):
+    """Add rows to sums, each row counting `growth` times as much as the one before it."""
+    cdef Py_ssize_t i, n = rows.shape[0]
+    cdef double* sum_ = &sums[0]
+    cdef double weight, label, error, deviation, factor
+    if rows.shape[1] != NUMBER_COLUMNS or sums.shape[0] != NUMBER_SUMS:
+        raise ValueError("rows or sums are not those of estimated numbers")
+    with nogil:
+        for i in range(n):
+            if rescaled(sum_ + <int>NUMBER_SCALE, growth):
+                factor = 1.0 / sum_[<int>NUMBER_SCALE]
+                sum_[<int>NUMBER_TOTAL] *= factor
+                sum_[<int>SUM_ABSOLUTE] *= factor
+                sum_[<int>SUM_SQUARED] *= factor
+                sum_[<int>LABEL_M2] *= factor
+                sum_[<int>NUMBER_SCALE] = 1.0
+            weight = rows[i, <int>NUMBER_WEIGHT] * sum_[<int>NUMBER_SCALE]
+            label = rows[i, <int>NUMBER_LABEL]
+            error = rows[i, <int>NUMBER_ESTIMATE] - label
+            sum_[<int>NUMBER_TOTAL] += weight
+            sum_[<int>SUM_ABSOLUTE] += weight * fabs(error)
+            sum_[<int>SUM_SQUARED] += weight * error * error
+            # Welford: labels far from zero lose no digits of their variance.
+            deviation = label - sum_[<int>LABEL_MEAN]
+            sum_[<int>LABEL_MEAN] += deviation * (weight / sum_[<int>NUMBER_TOTAL])
+            sum_[<int>LABEL_M2] += weight * deviation * (label - sum_[<int>LABEL_MEAN])
+
+
+cdef inline int64_t auc_bin(double p) noexcept nogil:
+    """Number of the bin of a score: the exponent and the first bits of min(p, 1 - p), mirrored at 1/2."""
+    cdef double small = p if p <= 0.5 else 1.0 - p
+    cdef double lowest = 1.0 / <double>(<int64_t>1 << (_OCTAVES + 1))
+    cdef uint64_t bits, base
+    cdef int64_t bin_
+    if not small > lowest:
+        bin_ = 0
+    else:
+        memcpy(&bits, &small, sizeof(double))
+        memcpy(&base, &lowest, sizeof(double))
+        bin_ = <int64_t>(bits >> (52 - _STEP_BITS)) - <int64_t>(base >> (52 - _STEP_BITS))
+    return bin_ if p <= 0.5 else 2 * _HALF - 1 - bin_
+
+
+def add_scores(const double[:, ::1] rows, double[:, ::1] histogram):
+    """Add weights to the histograms of scores: of labels 0 in the first line, of labels 1 in the second."""
+    cdef Py_ssize_t i, n = rows.shape[0], of_ones
+    if rows.shape[1] != CLASS_COLUMNS or histogram.shape[0] != 2 or histogram.shape[1] != AUC_BINS:
+        raise ValueError("rows or histogram are not those of classified events")
+    with nogil:
+        for i in range(n):
+            of_ones = 1 if rows[i, <int>LABEL] == 1.0 else 0
+            if 0.0 <= rows[i, <int>SCORE] <= 1.0:
+                histogram[of_ones, auc_bin(rows[i, <int>SCORE])] += rows[i, <int>WEIGHT]
+
+
+def remember(const double[:, ::1] rows, double[:, ::1] ring, int64_t n_before):
+    """Write rows into a ring that `n_before` rows have been written into."""
+    cdef Py_ssize_t i, n = rows.shape[0], size = ring.shape[0]
+    cdef size_t width = rows.shape[1] * sizeof(double)
+    cdef Py_ssize_t slot
+    if rows.shape[1] != ring.shape[1] or size < 1 or n_before < 0:
+        raise ValueError("rows do not fit into the ring")
+    slot = n_before % size
+    with nogil:
+        for i in range(n):
+            memcpy(&ring[slot, 0], &rows[i, 0], width)
+            slot += 1
+            if slot == size:
+                slot = 0

@@ -1,0 +1,440 @@
+"""The schema of ``configs/*.yaml``: one file is one pipeline.
+
+Learners, detectors, buffers and sources are described by the annotations of their constructors, so a
+parameter is declared once, beside the code that uses it, and is checked here with everything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import inspect
+import json
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from penstock import drift, learners, replay, sources
+from penstock.errors import ConfigError
+from penstock.events import Task, TaskKind
+from penstock.registry import resolve
+
+__all__ = ["Component", "Pipeline", "json_schema", "load", "parse"]
+
+# What the engine hands to a constructor itself; never a key of the configuration.
+_GIVEN_BY_ENGINE = {"self", "task", "seed"}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(_Strict):
+    """A class named by its kind, and the keywords to build it with."""
+
+    kind: str
+    parameters: dict[str, Any] = {}
+
+
+class _Registered:
+    """Pydantic's view of a component: any kind of a registry, with the keys its constructor takes."""
+
+    def __init__(self, registry: Mapping[str, str], what: str) -> None:
+        self._registry = registry
+        self._what = what
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.validate)
+
+    def validate(self, given: Any) -> Component:
+        """Check the mapping of a component against the constructor that it names."""
+        if isinstance(given, Component):
+            return given
+        if not isinstance(given, Mapping) or not isinstance(given.get("kind"), str):
+            raise ValueError(  # noqa: TRY004  pydantic turns a ValueError, not a TypeError, into a message
+                f"expected a mapping with a `kind` ({', '.join(sorted(self._registry))} or 'module:Class')"
+            )
+        parameters = {key: value for key, value in given.items() if key != "kind"}
+        try:
+            schema = _parameters_of(resolve(given["kind"], self._registry, what=self._what))
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        try:
+            schema.model_validate(parameters)
+        except ValidationError as error:
+            raise _Nested(error, schema) from error
+        return Component(kind=given["kind"], parameters=parameters)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return self.json_schema({})
+
+    def json_schema(self, ours: Mapping[str, Any]) -> dict[str, Any]:
+        """One alternative for each registered kind, all of them with the properties `ours` too."""
+        kinds = []
+        for kind, target in self._registry.items():
+            one = _parameters_of(resolve(target, {}, what=self._what)).model_json_schema()
+            one["title"] = f"{self._what}: {kind}"
+            one["properties"] = {"kind": {"const": kind}, **ours, **one.get("properties", {})}
+            one["required"] = ["kind", *one.get("required", [])]
+            kinds.append(one)
+        other = {
+            "type": "object",
+            "title": f"{self._what}: a class of your own",
+            "properties": {"kind": {"type": "string", "pattern": ":"}, **ours},
+            "required": ["kind"],
+        }
+        return {"oneOf": [*kinds, other]}
+
+
+class _Nested(ValueError):
+    """Carries the errors of a component out through pydantic, which would flatten them to one text."""
+
+    def __init__(self, error: ValidationError, schema: type[BaseModel]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.schema = schema
+
+
+@functools.cache
+def _parameters_of(cls: Any) -> type[BaseModel]:
+    """Model of the keywords that ``cls(...)`` takes, from its annotations."""
+    constructor = cls.__init__
+    hints = typing.get_type_hints(constructor, include_extras=True)
+    fields: dict[str, Any] = {}
+    takes_any = False
+    for name, parameter in inspect.signature(constructor).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_any = True
+        elif name not in _GIVEN_BY_ENGINE and parameter.kind is not parameter.VAR_POSITIONAL:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[name] = (hints.get(name, Any), default)
+    model: type[BaseModel] = create_model(
+        cls.__name__,
+        __config__=ConfigDict(
+            extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True, strict=False
+        ),
+        **fields,
+    )
+    return model
+
+
+SourceSpec = Annotated[Component, _Registered(sources.SOURCES, "source")]
+LearnerSpec = Annotated[Component, _Registered(learners.LEARNERS, "learner")]
+
+Reaction = Literal["log", "reset", "warm_restart"]
+
+
+class _Rule(_Strict):
+    """A component together with keys of our own, side by side in one mapping."""
+
+    registered: ClassVar[_Registered]
+    kind: str
+    parameters: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "parameters" in given:
+            return given
+        ours = {key: value for key, value in given.items() if key in cls.model_fields and key != "kind"}
+        theirs = {key: value for key, value in given.items() if key not in ours}
+        component = cls.registered.validate(theirs)
+        return {"kind": component.kind, "parameters": component.parameters, **ours}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        ours = handler.resolve_ref_schema(handler(schema))["properties"]
+        ours = {key: value for key, value in ours.items() if key not in ("kind", "parameters")}
+        return cls.registered.json_schema(ours)
+
+
+class DriftRule(_Rule):
+    """One detector, a copy of it for each learner it watches."""
+
+    registered = _Registered(drift.DETECTORS, "detector")
+    on: Literal["loss", "error"] = "loss"
+    react: Reaction = "log"
+    learners: list[str] | None = None
+
+
+class ReplayRule(_Rule):
+    """A buffer of past events, and how much of it is mixed in between ticks.
+
+    `ratio` is the number of replayed events for each live one, `weight` their importance.
+    """
+
+    registered = _Registered(replay.BUFFERS, "replay buffer")
+    ratio: Annotated[float, Ge(0), Le(16)] = 0.5
+    weight: Annotated[float, Gt(0), Le(1)] = 0.5
+
+
+class ShadowSpec(_Strict):
+    """The gate; see `penstock.shadow.ShadowRules`."""
+
+    refresh_every: Annotated[int, Ge(1)] = 1000
+    alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
+    min_effect: Annotated[float, Ge(0), Lt(1)] = 0.005
+    max_events: Annotated[int, Ge(1)] = 20000
+    retry_after: Annotated[int, Ge(0)] = 2000
+
+
+class MetricsSpec(_Strict):
+    """How scores are averaged: over everything, over a window, and fading."""
+
+    window: Annotated[int, Ge(1), Le(1_000_000)] = 1000
+    fading: Annotated[float, Gt(0), Lt(1)] = 0.999
+
+
+class SnapshotsSpec(_Strict):
+    """Where promoted models go."""
+
+    path: Path
+    keep: Annotated[int, Ge(2)] = 50
+    trust_pickle: bool = False
+
+
+class CheckpointSpec(_Strict):
+    """Where the engine's state and the source's positions go, and how often."""
+
+    path: Path
+    every_events: Annotated[int, Ge(1)] = 100_000
+    every_s: Annotated[float, Gt(0)] = 5.0
+    trust_pickle: bool = False
+
+
+class DeadLetterSpec(_Strict):
+    """Where records go that could not be used, and how many of them are tolerated."""
+
+    path: Path | None = None
+    max_bad_rate: Annotated[float, Ge(0), Le(1)] = 0.01
+    min_bad: Annotated[int, Ge(0)] = 10
+
+
+class Pipeline(_Strict):
+    """One pipeline: where events come from, who learns, and what it takes to serve."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "pipeline"
+    task: TaskKind = "binary"
+    source: SourceSpec
+    learners: Annotated[dict[str, LearnerSpec], Field(min_length=1)] = {
+        "sgd": Component(kind="sgd", parameters={})
+    }
+    serving: str | None = None
+    drift: list[DriftRule] = []
+    replay: ReplayRule | None = None
+    shadow: ShadowSpec | None = None
+    snapshots: SnapshotsSpec | None = None
+    checkpoint: CheckpointSpec | None = None
+    dead_letters: DeadLetterSpec = DeadLetterSpec()
+    metrics: MetricsSpec = MetricsSpec()
+    tick: Annotated[int, Ge(1), Le(1_000_000)] = 256
+    seed: Annotated[int, Ge(0)] = 0
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Pipeline:
+        for path, names in [("serving", [self.serving] if self.serving else [])] + [
+            (f"drift[{i}].learners", rule.learners or []) for i, rule in enumerate(self.drift)
+        ]:
+            for name in names:
+                if name not in self.learners:
+                    raise ValueError(f"`{path}` names {name!r}; the learners are {', '.join(self.learners)}")
+        for i, rule in enumerate(self.drift):
+            if rule.react == "warm_restart" and self.replay is None:
+                raise ValueError(f"`drift[{i}].react: warm_restart` needs a `replay` buffer to restart from")
+        if self.snapshots is not None and self.shadow is None:
+            raise ValueError("`snapshots` needs `shadow`: nothing is stored to serve without the gate")
+        return self
+
+    @property
+    def learning_task(self) -> Task:
+        """The task as learners take it."""
+        return Task(self.task)
+
+    @property
+    def first_serving(self) -> str:
+        """The learner that serves first: `serving`, or else the first one."""
+        return self.serving or next(iter(self.learners))
+
+    def restricted(self, names: list[str]) -> Pipeline:
+        """Return the same pipeline with only the learners `names`."""
+        for name in names:
+            if name not in self.learners:
+                raise ConfigError(f"--learner {name}: the learners are {', '.join(self.learners)}")
+        changes: dict[str, Any] = {
+            "learners": {name: spec for name, spec in self.learners.items() if name in names},
+            "drift": [
+                rule.model_copy(
+                    update={"learners": rule.learners and [n for n in rule.learners if n in names]}
+                )
+                for rule in self.drift
+            ],
+        }
+        if self.serving not in names:
+            changes["serving"] = None
+        return self.model_copy(update=changes)
+
+    def with_source(self, **parameters: Any) -> Pipeline:
+        """Return the same pipeline with other parameters of its source."""
+        changed = {"kind": self.source.kind, **self.source.parameters, **parameters}
+        try:
+            source = _Registered(sources.SOURCES, "source").validate(changed)
+        except ValueError as error:
+            raise ConfigError(f"source {self.source.kind!r} does not take {', '.join(parameters)}") from error
+        return self.model_copy(update={"source": source})
+
+    def hash(self) -> str:
+        """Hex SHA-256 of everything that the engine's state depends on, so not of paths and limits."""
+        given = self.model_dump(
+            mode="json",
+            exclude={"source", "snapshots", "checkpoint", "dead_letters"},
+        )
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: a key given twice is refused, and only true and false are booleans.
+
+    YAML 1.1 reads `on`, `off`, `yes` and `no` as booleans too; 1.2 does not, and `on` is a key of ours.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str | int | float | bool):
+                if key in seen:
+                    raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice")
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def load(path: Path, *, data: str | None = None, seed: int | None = None) -> Pipeline:
+    """Read and check a configuration file.
+
+    Parameters
+    ----------
+    path : Path
+    data : str, optional
+        Takes the place of ``source.path``, as ``--data`` does.
+    seed : int, optional
+        Takes the place of ``seed``.
+
+    Raises
+    ------
+    ConfigError
+        Names the file and, for each mistake, the key's path, what was given and what is accepted.
+    """
+    try:
+        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}, {error}") from None
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(given).__name__}")
+    if data is not None:
+        source = given.get("source", {})
+        # --data names a file, whatever the configuration would read: only what maps fields is kept
+        given["source"] = {**(source if isinstance(source, dict) else {}), "kind": "file", "path": data}
+    if seed is not None:
+        given["seed"] = seed
+    given.setdefault("name", path.stem)
+    return parse(given, where=str(path))
+
+
+def parse(given: Mapping[str, Any], *, where: str = "configuration") -> Pipeline:
+    """Check a configuration given as plain dicts and lists.
+
+    Raises
+    ------
+    ConfigError
+        As `load`.
+
+    Examples
+    --------
+    >>> parse({"source": {"kind": "river", "dataset": "Phishing"}, "tik": 5})
+    Traceback (most recent call last):
+        ...
+    penstock.errors.ConfigError: configuration: `tik`: unknown key (did you mean `tick`?)
+    """
+    try:
+        return Pipeline.model_validate(given)
+    except ValidationError as error:
+        lines = list(_lines(error, Pipeline))
+        separator = "\n  " if len(lines) > 1 else " "
+        raise ConfigError(f"{where}:{separator}" + separator.join(lines)) from None
+
+
+def _lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for item in error.errors(include_url=False):
+        path = prefix + _path(item["loc"])
+        nested = item.get("ctx", {}).get("error")
+        if isinstance(nested, _Nested):
+            yield from _lines(nested.error, nested.schema, f"{path}." if path else "")
+        elif item["type"] == "extra_forbidden":
+            key = str(item["loc"][-1])
+            known = _keys(schema, item["loc"][:-1])
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
+            yield f"`{path}`: unknown key ({hint})"
+        elif item["type"] == "missing":
+            yield f"`{path}`: missing"
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:] if message.startswith("Input") else message
+            shown = "" if isinstance(item["input"], Mapping) else f", got {item['input']!r}"
+            yield f"`{path}`: {message}{shown}" if path else message
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """Write a location as people do: ``drift[0].delta``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
+def _keys(schema: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys that the model at `loc` below `schema` knows."""
+    for part in loc:
+        field = schema.model_fields.get(str(part))
+        if field is None:
+            continue
+        for candidate in (field.annotation, *typing.get_args(field.annotation)):
+            if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
+                schema = candidate
+    return sorted(schema.model_fields)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file, for editors."""
+    schema = Pipeline.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "Penstock pipeline"
+    return schema

@@ -1,0 +1,425 @@
+"""The engine: a function of (configuration, state, events). No I/O, no clock, no unseeded chance.
+
+The stream is cut at every `tick` events, counted from the first event ever seen. Events are scored and
+learned as they arrive; reactions (to drift, replay, the gate) happen between ticks and only there. That is
+why nothing depends on the batches in which the stream was read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock import drift, learners, replay
+from penstock.config import DriftRule, Pipeline
+from penstock.drift.base import Drift
+from penstock.errors import ConfigError, DataError, PenstockError
+from penstock.events import Batch, Task
+from penstock.learners.base import Learner
+from penstock.metrics import LossKind, Metrics, bounded_losses
+from penstock.notices import Notice
+from penstock.shadow import Contender, Fading, Shadow, ShadowRules
+from penstock.state import State, digest, prefixed, section
+
+__all__ = ["BASELINES", "Engine"]
+
+BASELINES: Final[Mapping[str, Mapping[str, str]]] = {
+    "binary": {"majority": "prior", "no_change": "no_change"},
+    "multiclass": {"majority": "prior", "no_change": "no_change"},
+    "regression": {"mean": "prior", "no_change": "no_change"},
+}
+"""For each task, what every learner is shown beside: name in the tables, and the learner that plays it."""
+
+_REACTIONS: Final = {
+    "log": "noted",
+    "reset": "the learner starts afresh",
+    "warm_restart": "the learner starts afresh from what is remembered since the change",
+}
+
+_MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
+_SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
+_MIN_RECENT: Final = 512  # events after a restart before a learner may be proposed for serving
+
+
+class _Watched:
+    """A detector on one learner's losses, and the first alarm since the last tick ended."""
+
+    def __init__(self, rule: DriftRule) -> None:
+        self.rule = rule
+        self.detector = drift.build(rule.kind, **rule.parameters)
+        self.alarm: Drift | None = None  # its index counts from the first event ever
+
+    def update(self, values: NDArray[np.float64], n_before: int) -> None:
+        found = self.detector.update(values)
+        if found is not None and self.alarm is None:
+            self.alarm = Drift(
+                index=n_before + found.index, before=found.before, after=found.after, width=found.width
+            )
+
+    def state(self) -> State:
+        state = prefixed(self.detector.state(), "detector")
+        if self.alarm is not None:
+            alarm = self.alarm
+            state["alarm"] = np.array([alarm.index, alarm.before, alarm.after, alarm.width], dtype=np.float64)
+        return state
+
+    def restore(self, state: State) -> None:
+        self.detector.restore(section(state, "detector"))
+        alarm = state.get("alarm")
+        if isinstance(alarm, np.ndarray):
+            index, before, after, width = alarm.tolist()
+            self.alarm = Drift(index=int(index), before=before, after=after, width=int(width))
+        else:
+            self.alarm = None
+
+
+class _Lane:
+    """One learner and everything that watches it."""
+
+    def __init__(self, name: str, pipeline: Pipeline) -> None:
+        self.name = name
+        self.spec = pipeline.learners[name]
+        self._task = pipeline.learning_task
+        self._seed = pipeline.seed
+        self.learner = self._build()
+        self.metrics = Metrics(
+            self._task, window=pipeline.metrics.window, fading=pipeline.metrics.fading
+        )
+        self.watched = [
+            _Watched(rule) for rule in pipeline.drift if rule.learners is None or name in rule.learners
+        ]
+        self.recent_loss = Fading()
+        self.n_recent = 0  # events in it
+        self.lineage = 0  # how often it was restarted
+
+    def _build(self) -> Learner:
+        try:
+            return learners.build(self.spec.kind, self._task, seed=self._seed, **self.spec.parameters)
+        except PenstockError as error:
+            raise ConfigError(f"`learners.{self.name}`: {error}") from error
+
+    def restart(self) -> None:
+        """Begin with a fresh learner; its scores so far stay what they are."""
+        self.learner = self._build()
+        self.lineage += 1
+        self.recent_loss = Fading()
+        self.n_recent = 0
+        for watched in self.watched:
+            watched.detector.reset()
+
+    def contender(self) -> Contender:
+        return Contender(
+            kind=self.spec.kind,
+            lineage=self.lineage,
+            recent_loss=self.recent_loss.mean if self.n_recent >= _MIN_RECENT else math.nan,
+            freeze=self.learner.freeze,
+        )
+
+    def state(self) -> State:
+        state: State = {
+            "lineage": self.lineage,
+            "n_recent": self.n_recent,
+            **prefixed(self.recent_loss.state(), "recent_loss"),
+            **prefixed(self.learner.state(), "learner"),
+            **prefixed(self.metrics.state(), "metrics"),
+        }
+        for i, watched in enumerate(self.watched):
+            state |= prefixed(watched.state(), f"watched/{i}")
+        return state
+
+    def restore(self, state: State) -> None:
+        self.lineage = int(state["lineage"])  # type: ignore[arg-type]
+        self.n_recent = int(state["n_recent"])  # type: ignore[arg-type]
+        self.recent_loss.restore(section(state, "recent_loss"))
+        self.learner.restore(section(state, "learner"))
+        self.metrics.restore(section(state, "metrics"))
+        for i, watched in enumerate(self.watched):
+            watched.restore(section(state, f"watched/{i}"))
+
+
+class _LabelScale:
+    """Running standard deviation of a regression label, held still during a tick (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._mean = 0.0
+        self._m2 = 0.0
+        self.value: float | None = None  # until the first tick has ended no loss can be put into [0, 1]
+
+    def update(self, labels: NDArray[np.float64]) -> None:
+        for label in labels.tolist():
+            self._n += 1
+            off = label - self._mean
+            self._mean += off / self._n
+            self._m2 += off * (label - self._mean)
+
+    def end_tick(self) -> None:
+        self.value = max(_SCALE_SDS * math.sqrt(self._m2 / self._n), 1e-12) if self._n else None
+
+    def state(self) -> State:
+        return {"n": self._n, "mean": self._mean, "m2": self._m2, "value": self.value}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._n, self._mean, self._m2 = int(state["n"]), float(state["mean"]), float(state["m2"])
+        self.value = state["value"]
+
+
+class Engine:
+    """Scores, learns, watches and decides, one tick after another.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        See `penstock.config`; `penstock.config.parse` makes one from plain dicts.
+
+    Examples
+    --------
+    >>> from penstock.config import parse
+    >>> engine = Engine(parse({"source": {"kind": "river", "dataset": "Phishing"}}))
+    >>> notices = engine.progress(Batch.from_rows([{"x": 1.0}, {"x": -1.0}], [1.0, 0.0]))
+    >>> engine.n_events, notices
+    (2, [])
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.task: Task = pipeline.learning_task
+        self.n_events = 0
+        self.classes: list[str] = []
+        self._class_numbers: dict[str, int] = {}
+        self._lanes = {name: _Lane(name, pipeline) for name in pipeline.learners}
+        self._baselines = {
+            name: (learners.build(kind, self.task), Metrics(
+                self.task, window=pipeline.metrics.window, fading=pipeline.metrics.fading
+            ))
+            for name, kind in BASELINES[self.task.kind].items()
+        }
+        self._scale = _LabelScale()
+        self._replay = (
+            replay.build(pipeline.replay.kind, seed=pipeline.seed, **pipeline.replay.parameters)
+            if pipeline.replay
+            else None
+        )
+        self.shadow = (
+            Shadow(ShadowRules(**pipeline.shadow.model_dump()), serving=pipeline.first_serving)
+            if pipeline.shadow
+            else None
+        )
+
+    def progress(self, batch: Batch) -> list[Notice]:
+        """Score and learn every event in order; react wherever a tick ends.
+
+        Parameters
+        ----------
+        batch : Batch
+            Labelled events, as a codec gives them.
+
+        Returns
+        -------
+        list of Notice
+            What happened, in order.
+
+        Raises
+        ------
+        PenstockError
+            If a learner fails on an event; the engine must not be used any further.
+        """
+        batch = self._numbered(batch)
+        notices: list[Notice] = []
+        tick = self.pipeline.tick
+        start = 0
+        while start < len(batch):
+            stop = min(len(batch), start + tick - self.n_events % tick)
+            self._learn(batch if stop - start == len(batch) else batch.slice(start, stop))
+            if self.n_events % tick == 0:
+                notices += self._end_tick()
+            start = stop
+        return notices
+
+    def _numbered(self, batch: Batch) -> Batch:
+        """Replace class names by their numbers, in the order of first sighting."""
+        if batch.labels.dtype != object:
+            return batch
+        numbers = self._class_numbers
+        for name in batch.labels.tolist():
+            if name not in numbers:
+                if len(numbers) == _MAX_CLASSES:
+                    raise DataError(
+                        f"more than {_MAX_CLASSES} different labels (the last one: {name!r}): "
+                        f"is `task: multiclass` right, and the label the right field?"
+                    )
+                numbers[name] = len(numbers)
+                self.classes.append(name)
+        return batch.with_labels(np.array([numbers[name] for name in batch.labels.tolist()], dtype=np.float64))
+
+    def _learn(self, batch: Batch) -> None:
+        """Progress over events that lie within one tick."""
+        counted = batch.weights > 0.0
+        judged = None if counted.all() else np.flatnonzero(counted)
+        events = batch if judged is None else batch.take(judged)
+        losses: dict[str, NDArray[np.float64]] = {}
+        for name, lane in self._lanes.items():
+            predictions = lane.learner.progress(batch)
+            lane.metrics.update(predictions, batch.labels, batch.weights)
+            if judged is not None:
+                predictions = predictions[judged]
+            for watched in lane.watched:
+                if self._can_judge:
+                    watched.update(self._losses(predictions, events, watched.rule.on), self.n_events)
+            if self._can_judge:
+                losses[name] = self._losses(predictions, events)
+                lane.recent_loss.update(losses[name])
+                lane.n_recent += len(events)
+        prior: NDArray[np.float64] | None = None
+        for learner, scores in self._baselines.values():
+            predictions = learner.progress(batch)
+            scores.update(predictions, batch.labels, batch.weights)
+            if prior is None and self._can_judge:
+                prior = self._losses(predictions if judged is None else predictions[judged], events)
+        if self.shadow is not None and prior is not None:
+            lineages = {name: lane.lineage for name, lane in self._lanes.items()}
+            self.shadow.observe(events, losses, lineages, prior, self._losses)
+        if self._replay is not None:
+            self._replay.offer(events)
+        if self.task.kind == "regression":
+            self._scale.update(events.labels)
+        self.n_events += len(batch)
+
+    @property
+    def _can_judge(self) -> bool:
+        return self.task.kind != "regression" or self._scale.value is not None
+
+    def _losses(
+        self, predictions: NDArray[np.float64], batch: Batch, on: str = "loss"
+    ) -> NDArray[np.float64]:
+        """Losses in [0, 1]: Brier, or absolute against the label's scale; or errors, of classes."""
+        kind: LossKind | None = "error" if on == "error" and self.task.kind != "regression" else None
+        scale = self._scale.value or 1.0
+        return bounded_losses(self.task, predictions, batch.labels, kind=kind, scale=scale)
+
+    def _end_tick(self) -> list[Notice]:
+        self._scale.end_tick()
+        restarts = sum(lane.lineage for lane in self._lanes.values())
+        notices = [notice for lane in self._lanes.values() for notice in self._react(lane)]
+        self._learn_replayed()
+        if self.shadow is not None and self._can_judge:
+            if sum(lane.lineage for lane in self._lanes.values()) > restarts:
+                notices += self.shadow.new_epoch(self.n_events)
+            contenders = {name: lane.contender() for name, lane in self._lanes.items()}
+            notices += self.shadow.end_tick(self.n_events, contenders)
+        return notices
+
+    def _react(self, lane: _Lane) -> list[Notice]:
+        """Answer the alarms of the tick that just ended: report each, and restart at most once."""
+        notices = []
+        alarms = [(watched.rule, watched.alarm) for watched in lane.watched if watched.alarm is not None]
+        for rule, alarm in alarms:
+            notices.append(
+                Notice(
+                    what="drift",
+                    event=alarm.index,
+                    learner=lane.name,
+                    text=f"{rule.kind} on the {rule.on} of {lane.name}: {alarm.before:.3f} before, "
+                    f"{alarm.after:.3f} over the last {alarm.width:,} events; {_REACTIONS[rule.react]}",
+                    evidence={
+                        "detector": rule.kind,
+                        "reaction": rule.react,
+                        "before": alarm.before,
+                        "after": alarm.after,
+                        "width": alarm.width,
+                    },
+                )
+            )
+        for watched in lane.watched:
+            watched.alarm = None
+        restarts = [(rule, alarm) for rule, alarm in alarms if rule.react != "log"]
+        if restarts:
+            rule, alarm = restarts[0]
+            lane.restart()
+            if rule.react == "warm_restart" and self._replay is not None:
+                # What was learned before the change would teach the old concept again, now and in replay.
+                self._replay.forget(before=self._change(alarm))
+                remembered = self._replay.contents()
+                if remembered is not None:
+                    lane.learner.learn(remembered)
+        return notices
+
+    def _change(self, alarm: Drift) -> int:
+        """Place of the change in the order in which the buffer was offered events."""
+        assert self._replay is not None
+        return self._replay.n_offered - alarm.width - (self.n_events - 1 - alarm.index)
+
+    def _learn_replayed(self) -> None:
+        """Mix past events in: learned, but neither scored nor shown to a detector or the gate."""
+        rule = self.pipeline.replay
+        if rule is None or self._replay is None or not rule.ratio:
+            return
+        sample = self._replay.sample(round(rule.ratio * self.pipeline.tick))
+        if sample is not None:
+            sample = sample.with_weights(sample.weights * rule.weight)
+            for lane in self._lanes.values():
+                lane.learner.learn(sample)
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Scores so far of every learner; see `penstock.metrics.Metrics.report`."""
+        return {name: lane.metrics.report() for name, lane in self._lanes.items()}
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Scores so far of the baselines."""
+        return {name: scores.report() for name, (_, scores) in self._baselines.items()}
+
+    def averages(self) -> dict[str, Metrics]:
+        """The metrics objects of learners and baselines, for whoever follows the run."""
+        return {
+            **{name: lane.metrics for name, lane in self._lanes.items()},
+            **{name: scores for name, (_, scores) in self._baselines.items()},
+        }
+
+    def state(self) -> State:
+        """Everything it knows: learners, detectors, buffer, metrics, gate, and what serves."""
+        state: State = {
+            "n_events": self.n_events,
+            "classes": json.dumps(self.classes),
+            **prefixed(self._scale.state(), "scale"),
+        }
+        for name, lane in self._lanes.items():
+            state |= prefixed(lane.state(), f"lanes/{name}")
+        for name, (learner, scores) in self._baselines.items():
+            state |= prefixed(learner.state(), f"baselines/{name}/learner")
+            state |= prefixed(scores.state(), f"baselines/{name}/metrics")
+        if self._replay is not None:
+            state |= prefixed(self._replay.state(), "replay")
+        if self.shadow is not None:
+            state |= prefixed(self.shadow.state(), "shadow")
+        return state
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken from: an engine of the same pipeline.
+
+        Raises
+        ------
+        UntrustedState
+            If a learner's state is a pickle that nothing vouches for.
+        """
+        self.n_events = int(state["n_events"])  # type: ignore[arg-type]
+        self.classes = json.loads(str(state["classes"]))
+        self._class_numbers = {name: number for number, name in enumerate(self.classes)}
+        self._scale.restore(section(state, "scale"))
+        for name, lane in self._lanes.items():
+            lane.restore(section(state, f"lanes/{name}"))
+        for name, (learner, scores) in self._baselines.items():
+            learner.restore(section(state, f"baselines/{name}/learner"))
+            scores.restore(section(state, f"baselines/{name}/metrics"))
+        if self._replay is not None:
+            self._replay.restore(section(state, "replay"))
+        if self.shadow is not None:
+            self.shadow.restore(section(state, "shadow"))
+
+    def digest(self) -> str:
+        """Hex SHA-256 over the whole state: equal for equal configurations and events."""
+        return digest(self.state())

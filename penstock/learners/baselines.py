@@ -1,0 +1,225 @@
+"""What every learner has to beat: the average so far, and the last label seen.
+
+Labels of a stream are often autocorrelated, and then a learner that only repeats the last label looks
+good. Both baselines are shown beside every learner so that nobody is fooled (Bifet et al. 2013, "Pitfalls
+in benchmarking data stream classification and how to avoid them", ECML PKDD).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.events import Batch, Row, Task, TaskKind
+from penstock.learners.labels import classes_in, learnable
+from penstock.state import State
+
+__all__ = ["ConstantModel", "NoChange", "Prior"]
+
+
+class ConstantModel:
+    """A frozen baseline: the same prediction for every event.
+
+    Parameters
+    ----------
+    prediction : float, or float64 of shape (K,)
+        Copied.
+    """
+
+    def __init__(self, prediction: float | NDArray[np.float64]) -> None:
+        self._prediction = np.array(prediction, dtype=np.float64)
+        self._prediction.setflags(write=False)
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """Predict every event of `batch`; shape (n,), or (n, K) for multiclass."""
+        return np.tile(self._prediction, (len(batch), *[1] * self._prediction.ndim))
+
+    def predict_one(self, row: Row) -> NDArray[np.float64] | float:
+        """Predict one dict, whatever is in it."""
+        return self._prediction.copy() if self._prediction.ndim else float(self._prediction)
+
+    def state(self) -> State:
+        """Everything that ``load`` of the learner needs."""
+        return {"prediction": self._prediction.copy()}
+
+
+class _Baseline(ABC):
+    """What the baselines share: a prediction that does not look at the features."""
+
+    def __init__(self, task: Task, *, seed: int = 0) -> None:
+        self._task = task
+        self._kind: TaskKind = task.kind
+        self._n_classes = 0  # seen with a weight, multiclass only
+
+    @abstractmethod
+    def _now(self) -> float | NDArray[np.float64]:
+        """Return the prediction for the next event."""
+
+    @abstractmethod
+    def _run(
+        self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
+    ) -> NDArray[np.float64]:
+        """Learn every event; return the prediction before each, over `n_classes` if multiclass."""
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """Predict every event with what is known now. Changes nothing."""
+        return self.freeze().predict(batch)
+
+    def learn(self, batch: Batch) -> None:
+        """Learn every event, in order."""
+        self.progress(batch)
+
+    def progress(self, batch: Batch) -> NDArray[np.float64]:
+        """For each event in order: predict it, then learn it. Returns the predictions.
+
+        Raises
+        ------
+        BadRecord
+            If a label or a weight cannot be learned from; nothing of the batch has been learned then.
+        """
+        labels, weights = learnable(self._task, batch)
+        n_classes = 0
+        if self._kind == "multiclass":
+            learned, present = classes_in(labels, weights)
+            n_classes = max(self._n_classes, present)
+            self._n_classes = max(self._n_classes, learned)
+        return self._run(labels, weights, n_classes)
+
+    def freeze(self) -> ConstantModel:
+        """Return a model of what is known now, that later learning does not touch."""
+        return ConstantModel(self._now())
+
+    @staticmethod
+    def load(state: dict[str, Any]) -> ConstantModel:
+        """Rebuild a frozen model from its state."""
+        return ConstantModel(state["prediction"])
+
+
+class Prior(_Baseline):
+    """Predicts the average of the labels seen so far, each counted with its weight.
+
+    A class's probability is its share of the weight (nothing is added, so it is 0 before the class was
+    seen); a regression's prediction is the weighted mean. Before the first label: 0.5 for a binary task,
+    zeros for a multiclass one, 0 for a regression. What it knows grows by one sum per class.
+
+    Parameters
+    ----------
+    task : Task
+    seed : int
+        Not used: nothing here is random.
+
+    Examples
+    --------
+    >>> prior = Prior(Task("binary"))
+    >>> prior.progress(Batch.from_rows([{}, {}, {}], [1.0, 0.0, 0.0])).round(3).tolist()
+    [0.5, 1.0, 0.5]
+    """
+
+    def __init__(self, task: Task, *, seed: int = 0) -> None:
+        super().__init__(task, seed=seed)
+        self._weight = 0.0
+        # The weight of each class, or of one column: the sum of weight * label.
+        self._sums = np.zeros(0 if task.kind == "multiclass" else 1)
+
+    def _now(self) -> float | NDArray[np.float64]:
+        if self._kind == "multiclass":
+            return self._sums / self._weight if self._weight > 0 else np.zeros(len(self._sums))
+        if self._weight > 0:
+            return float(self._sums[0]) / self._weight
+        return 0.5 if self._kind == "binary" else 0.0
+
+    def _run(
+        self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
+    ) -> NDArray[np.float64]:
+        # np.cumsum adds one after the other, from the sums so far: the same bits as event by event.
+        weight = np.cumsum(np.concatenate(([self._weight], weights)))
+        multiclass = self._kind == "multiclass"
+        sums = np.zeros((len(labels) + 1, n_classes if multiclass else 1))
+        sums[0, : len(self._sums)] = self._sums
+        if multiclass:
+            sums[np.arange(1, len(sums)), labels.astype(np.int64)] = weights
+        else:
+            sums[1:, 0] = weights * labels
+        np.cumsum(sums, axis=0, out=sums)
+
+        before = np.full((len(labels), sums.shape[1]), 0.5 if self._kind == "binary" else 0.0)
+        known = weight[:-1, np.newaxis] > 0
+        np.divide(sums[:-1], weight[:-1, np.newaxis], out=before, where=known)
+        self._weight = float(weight[-1])
+        self._sums = sums[-1, : self._n_classes if multiclass else 1].copy()
+        return before if multiclass else before[:, 0]
+
+    def state(self) -> State:
+        """Everything needed to go on as if nothing had happened."""
+        return {"weight": self._weight, "sums": self._sums.copy()}
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken from."""
+        self._weight = float(state["weight"])  # type: ignore[arg-type]
+        self._sums = np.array(state["sums"], dtype=np.float64)
+        self._n_classes = len(self._sums) if self._kind == "multiclass" else 0
+
+
+class NoChange(_Baseline):
+    """Predicts the last label seen: with probability 1 where labels are classes.
+
+    Before the first label: 0.5 for a binary task, zeros for a multiclass one, 0 for a regression. A label
+    with weight 0 does not count as seen.
+
+    Parameters
+    ----------
+    task : Task
+    seed : int
+        Not used: nothing here is random.
+
+    Examples
+    --------
+    >>> no_change = NoChange(Task("regression"))
+    >>> no_change.progress(Batch.from_rows([{}, {}, {}], [3.5, 2.0, 7.0])).tolist()
+    [0.0, 3.5, 2.0]
+    """
+
+    def __init__(self, task: Task, *, seed: int = 0) -> None:
+        super().__init__(task, seed=seed)
+        self._last: float | None = None
+
+    def _now(self) -> float | NDArray[np.float64]:
+        if self._kind == "multiclass":
+            prediction = np.zeros(self._n_classes)
+            if self._last is not None:
+                prediction[int(self._last)] = 1.0
+            return prediction
+        if self._last is not None:
+            return self._last
+        return 0.5 if self._kind == "binary" else 0.0
+
+    def _run(
+        self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
+    ) -> NDArray[np.float64]:
+        # Position, counted from 1, of the newest label with a weight before each event; 0: before the batch.
+        newest = np.where(weights > 0, np.arange(1, len(labels) + 1), 0)
+        newest = np.maximum.accumulate(np.concatenate(([0], newest)))
+        first = np.nan if self._last is None else self._last
+        last = np.concatenate(([first], labels))[newest]
+        self._last = None if np.isnan(last[-1]) else float(last[-1])
+
+        before = last[:-1]
+        known = ~np.isnan(before)
+        if self._kind == "multiclass":
+            predictions = np.zeros((len(labels), n_classes))
+            predictions[np.flatnonzero(known), before[known].astype(np.int64)] = 1.0
+            return predictions
+        return np.where(known, before, 0.5 if self._kind == "binary" else 0.0)
+
+    def state(self) -> State:
+        """Everything needed to go on as if nothing had happened."""
+        return {"last": self._last, "n_classes": self._n_classes}
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken from."""
+        last = state["last"]
+        self._last = None if last is None else float(last)  # type: ignore[arg-type]
+        self._n_classes = int(state["n_classes"])  # type: ignore[arg-type]

@@ -1,0 +1,528 @@
+"""The native linear learner: what Vowpal Wabbit's ``gd``, ``ftrl`` and ``coin`` are, over our batches."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
+from numpy.typing import NDArray
+
+from penstock._native.linear import TOTALS, Linear, first_bad_label, stride_of
+from penstock.errors import BadRecord, ConfigError, DataError, StoreError
+from penstock.events import Batch, Row, Task
+from penstock.learners.sgd_model import (
+    LOSSES,
+    MAX_BITS,
+    MAX_CLASSES,
+    SGDModel,
+    checked_interactions,
+    required_array,
+)
+from penstock.state import State
+
+__all__ = ["SGD", "SGDModel"]
+
+UpdateRule = Literal["nag", "adagrad", "sgd", "ftrl", "coin"]
+LossName = Literal["logistic", "squared", "hinge", "quantile", "poisson"]
+Reduction = Literal["oaa", "softmax"]
+Interactions = Sequence[Sequence[str]]
+
+_MAX_MARGIN: Final = 50.0  # of logistic and Poisson losses: exp() of it is still an everyday number
+_FLOAT64_MAX: Final = float(np.finfo(np.float64).max)
+_ALIGNMENT: Final = 64  # bytes in a cache line
+
+# Alpha and beta where none is given, as in Vowpal Wabbit.
+_SCALES: Final[Mapping[str, tuple[float, float]]] = {"ftrl": (0.5, 1.0), "coin": (4.0, 1.0)}
+# What a rule does not use, and hence must not be given.
+_UNUSED: Final[Mapping[str, tuple[str, ...]]] = {
+    "nag": ("ftrl_alpha", "ftrl_beta"),
+    "adagrad": ("ftrl_alpha", "ftrl_beta"),
+    "sgd": ("ftrl_alpha", "ftrl_beta", "half_life"),
+    "ftrl": ("learning_rate", "power_t", "initial_t", "invariant", "half_life"),
+    "coin": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "l1", "l2"),
+}
+
+
+class SGD:
+    """Online linear model on hashed features, with Vowpal Wabbit's update rules.
+
+    The default rule, "nag", keeps for each weight the sum of its squared gradients (adaptive) and the
+    largest magnitude of its feature (normalised), so that no scaling of inputs is needed, and takes the
+    closed-form step that an event of weight 2 makes equal to two events of weight 1 (invariant).
+
+    Parameters
+    ----------
+    task : Task
+    seed : int
+        Not used: nothing here is random.
+    update : {"nag", "adagrad", "sgd", "ftrl", "coin"}
+        "nag": VW's default. "adagrad": without normalisation (``--adaptive --invariant``). "sgd": one rate
+        for all weights, decaying with time (``--sgd --invariant``). "ftrl": proximal, sparse with `l1`.
+        "coin": parameter-free coin betting.
+    loss : {"logistic", "squared", "hinge", "quantile", "poisson"}, optional
+        Logistic for classification and squared for regression if not given. Binary predictions are
+        ``sigmoid(margin)`` with logistic and hinge (not calibrated with the latter), and the margin cut to
+        [0, 1] with squared. Poisson predicts ``exp(margin)`` and wants labels >= 0.
+    learning_rate : float
+        Larger learns faster and forgets faster.
+    power_t : float, 0..1
+        Rates fall as the accumulated squared gradient to this power; 0 never falls.
+    initial_t : float
+        As if so many events with gradient 1 had been seen. "sgd" takes 0 for 1, as VW does.
+    l1, l2 : float
+        Regularisation, applied lazily: each update shrinks all weights by what it would cost.
+    bits : int, 1..30
+        The table has ``2**bits`` buckets.
+    interactions : sequence of 2 or 3 names each
+        Namespaces to cross: every product of a feature of each. "*" is any namespace, "" the default one.
+        Within one namespace each combination counts once, a feature with itself included.
+    constant : bool
+        Whether every event has a constant feature.
+    invariant : bool
+        False takes one gradient step instead of the closed-form one (nag, adagrad, sgd).
+    ftrl_alpha, ftrl_beta : float, optional
+        Of "ftrl" (0.5 and 1 if not given) and "coin" (4 and 1).
+    quantile_tau : float, in (0, 1)
+        Which quantile the quantile loss aims at.
+    half_life : float, optional
+        In events: sums of squared gradients halve over it, so that rates stay alive under drift ("nag" and
+        "adagrad"). Decays as weights are touched.
+    multiclass : {"oaa", "softmax"}
+        One independent learner a class, their probabilities normalised; or one softmax over all classes,
+        whose gradient steps are capped instead of solved in closed form.
+    clip : bool
+        Keep regression predictions in the range of labels seen so far (and 0), as VW does.
+
+    Raises
+    ------
+    ConfigError
+        If a parameter is out of range, or makes no sense with the others or the task.
+
+    Notes
+    -----
+    Magnitudes of values, labels and weights beyond 1e18 count as 1e18; predictions are always finite.
+
+    References
+    ----------
+    Ross, Mineiro and Langford (2013), Normalized online learning, UAI (arXiv:1305.6646).
+    Karampatziakis and Langford (2011), Online importance weight aware updates, UAI (arXiv:1011.1576).
+    Duchi, Hazan and Singer (2011), Adaptive subgradient methods, JMLR 12.
+    McMahan et al. (2013), Ad click prediction: a view from the trenches, KDD.
+    Orabona and Tommasi (2017), Training deep networks without learning rates through coin betting, NeurIPS.
+
+    Examples
+    --------
+    >>> learner = SGD(Task("binary"))
+    >>> batch = Batch.from_rows([{"age": 31.0}, {"age": 62.0}], [0.0, 1.0])
+    >>> learner.progress(batch).round(3)
+    array([0.5  , 0.316])
+    >>> model = learner.freeze()
+    >>> round(model.predict_one({"age": 62.0}), 3)
+    0.625
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        seed: int = 0,
+        update: UpdateRule = "nag",
+        loss: LossName | None = None,
+        learning_rate: Annotated[float, Gt(0)] = 0.5,
+        power_t: Annotated[float, Ge(0), Le(1)] = 0.5,
+        initial_t: Annotated[float, Ge(0)] = 0.0,
+        l1: Annotated[float, Ge(0)] = 0.0,
+        l2: Annotated[float, Ge(0)] = 0.0,
+        bits: Annotated[int, Ge(1), Le(MAX_BITS)] = 18,
+        interactions: Interactions = (),
+        constant: bool = True,
+        invariant: bool = True,
+        ftrl_alpha: Annotated[float, Gt(0)] | None = None,
+        ftrl_beta: Annotated[float, Ge(0)] | None = None,
+        quantile_tau: Annotated[float, Gt(0), Lt(1)] = 0.5,
+        half_life: Annotated[float, Gt(0)] | None = None,
+        multiclass: Reduction = "oaa",
+        clip: bool = True,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "task", "seed")}
+        _check_parameters(given)
+        interactions = checked_interactions(interactions)
+        self._task = task
+        self._parameters: Mapping[str, Any] = given
+        self._update: str = update
+        self._loss = _checked_loss(task, loss, multiclass)
+        _check_combination(task, self._loss, given)
+        alpha, beta = _SCALES.get(update, (1.0, 1.0))
+        start = (initial_t or 1.0) if update == "sgd" else initial_t
+        self._bits = bits
+        self._stride = stride_of(update, half_life is not None)
+        self._empty_slot = np.zeros(self._stride, np.float32)
+        if update in ("nag", "adagrad"):
+            self._empty_slot[1] = initial_t
+        self._empty_totals = _totals(self._loss, update, start, clip)
+        self._frozen: dict[str, Any] = {"bits": bits, "constant": constant, "interactions": interactions}
+        self._kernel = Linear(
+            head=task.kind,
+            loss=self._loss,
+            rule=update,
+            invariant=invariant,
+            clipped=clip,
+            learning_rate=learning_rate * start**power_t if update == "sgd" else learning_rate,
+            power_t=power_t,
+            l1=l1,
+            l2=l2,
+            alpha=alpha if ftrl_alpha is None else ftrl_alpha,
+            beta=beta if ftrl_beta is None else ftrl_beta,
+            tau=quantile_tau,
+            half_life=half_life or 0.0,
+            **self._frozen,
+        )
+        self._low, self._high, self._label = _label_range(task, self._loss)
+        self._whole = task.kind == "multiclass" or self._loss == "hinge"
+        self._clock = np.zeros(1, np.int64)
+        self._allocate(1)
+        self._n_classes = 0
+        if task.kind != "multiclass":
+            self._n_classes = 1
+            self._sighted[0] = 1
+
+    def predict(self, batch: Batch) -> NDArray[np.float64]:
+        """Predict every event with what is known now. Changes nothing."""
+        return self._run(batch, learns=False, predicts=True)
+
+    def learn(self, batch: Batch) -> None:
+        """Learn every event, in order.
+
+        Raises
+        ------
+        BadRecord
+            If a label or a weight cannot be learned from; nothing of the batch has been learned then.
+        """
+        self._run(batch, learns=True, predicts=False)
+
+    def progress(self, batch: Batch) -> NDArray[np.float64]:
+        """For each event in order: predict it, then learn it. Returns the predictions.
+
+        Raises
+        ------
+        BadRecord
+            As `learn`.
+        """
+        return self._run(batch, learns=True, predicts=True)
+
+    def predict_one(self, row: Row) -> NDArray[np.float64] | float:
+        """Predict one dict: a float, or an array of shape (K,) for multiclass."""
+        if self._task.kind != "multiclass":
+            return self._kernel.run_one(row, 0.0, 0.0, None, 1)
+        out = np.zeros(self._n_classes)
+        self._kernel.run_one(row, 0.0, 0.0, out, self._n_classes)
+        return out
+
+    def learn_one(self, row: Row, label: float, weight: float = 1.0) -> None:
+        """Learn one dict.
+
+        Raises
+        ------
+        BadRecord
+            If a value, the label or the weight cannot be learned from; nothing has been learned then.
+        """
+        self._admit_one(label, weight)
+        self._kernel.run_one(row, label, weight, None, self._n_classes)
+
+    def progress_one(self, row: Row, label: float, weight: float = 1.0) -> NDArray[np.float64] | float:
+        """Predict one dict, then learn it. Returns the prediction.
+
+        Raises
+        ------
+        BadRecord
+            As `learn_one`.
+        """
+        n_columns = self._admit_one(label, weight)
+        if self._task.kind != "multiclass":
+            return self._kernel.run_one(row, label, weight, None, 1)
+        out = np.zeros(n_columns)
+        self._kernel.run_one(row, label, weight, out, self._n_classes)
+        return out
+
+    def freeze(self) -> SGDModel:
+        """Return a model of what is known now, that later learning does not touch."""
+        weights = np.empty((1 << self._bits) * self._n_classes, np.float32)
+        self._kernel.effective_weights(weights, self._n_classes)
+        is_multiclass = self._task.kind == "multiclass"
+        low = TOTALS.index("low")
+        return SGDModel(
+            self._task,
+            loss=self._loss,
+            weights=weights.reshape(-1, self._n_classes) if is_multiclass else weights,
+            limits=self._totals[: self._n_classes, low : low + 2].copy(),
+            sighted=self._sighted[: self._n_classes].copy(),
+            **self._frozen,
+        )
+
+    def state(self) -> State:
+        """Everything needed to go on as if nothing had happened; shares no memory with the learner.
+
+        ======== ===================================== ===============================================
+        table    float32 (2**bits, K, slot)            see `penstock._native.linear`
+        totals   float64 (K, 7)                        columns as in ``penstock._native.linear.TOTALS``
+        sighted  uint8 (K,)                            whether the class has been seen
+        events   int                                   learned so far
+        ======== ===================================== ===============================================
+        """
+        k = self._n_classes
+        return {
+            "update": self._update,
+            "loss": self._loss,
+            "events": int(self._clock[0]),
+            "table": self._table[:, :k].copy(),
+            "totals": self._totals[:k].copy(),
+            "sighted": self._sighted[:k].copy(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken from.
+
+        Raises
+        ------
+        StoreError
+            If it is not the state of a learner with the same task, update, loss and bits; nothing has
+            changed then.
+        """
+        for name, ours in (("update", self._update), ("loss", self._loss)):
+            theirs = state.get(name)
+            if not isinstance(theirs, str) or theirs != ours:
+                raise StoreError(f"sgd state: expected {name} {ours!r}, got {theirs!r}")
+        table, events = state.get("table"), state.get("events")
+        k = table.shape[1] if isinstance(table, np.ndarray) and table.ndim == 3 else 0
+        if not 0 <= k <= MAX_CLASSES or (self._task.kind != "multiclass" and k != 1):
+            raise StoreError(f"sgd state: expected a table of {self._task.kind} weights, got {k} classes")
+        weights = required_array(
+            state, "table", np.float32, (1 << self._bits, k, self._stride), what="sgd state"
+        )
+        totals = required_array(state, "totals", np.float64, (k, len(TOTALS)), what="sgd state")
+        sighted = required_array(state, "sighted", np.uint8, (k,), what="sgd state")
+        if not np.isfinite(totals).all() or (sighted > 1).any():
+            raise StoreError("sgd state: totals must be finite, and sighted 0 or 1")
+        if not isinstance(events, int) or not 0 <= events < 1 << 63:
+            raise StoreError(f"sgd state: events must be a count, got {events!r}")
+        self._allocate(max(k, 1))
+        self._table[:, :k] = weights
+        self._totals[:k] = totals
+        self._sighted[:k] = sighted
+        self._clock[0] = events
+        self._n_classes = k
+
+    @staticmethod
+    def load(state: dict[str, Any]) -> SGDModel:
+        """Rebuild a frozen model from `SGDModel.state`; arrays may be read-only memory maps.
+
+        Raises
+        ------
+        StoreError
+            If it is not the state of such a model.
+        """
+        return SGDModel.from_state(state)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self._task, dict(self._parameters), self.state())
+
+    def _run(self, batch: Batch, *, learns: bool, predicts: bool) -> NDArray[np.float64]:
+        n_columns = self._n_classes
+        labels = weights = None
+        if learns:
+            labels = _numbers(batch.labels)
+            weights = np.ascontiguousarray(batch.weights, np.float64)
+            n_columns = self._admit(labels, weights)
+        out = np.zeros((len(batch.features), n_columns if predicts else 0))
+        features = batch.features
+        self._kernel.run(
+            features.indptr,
+            features.indices,
+            features.values,
+            features.namespaces,
+            labels,
+            weights,
+            out if predicts else None,
+            self._n_classes,
+        )
+        return out if self._task.kind == "multiclass" else out.reshape(-1)
+
+    def _admit(self, labels: NDArray[np.float64], weights: NDArray[np.float64]) -> int:
+        """Check what is to be learned, and make room for its classes; return how many it has or are known."""
+        bad = first_bad_label(labels, weights, self._low, self._high, self._whole)
+        if bad >= 0:
+            raise self._refusal(float(labels[bad]), float(weights[bad]), f"event {bad} of the batch")
+        if self._task.kind != "multiclass" or not len(labels):
+            return self._n_classes
+        self._grow(int(labels.max(where=weights > 0, initial=-1)) + 1)
+        return max(self._n_classes, int(labels.max()) + 1)
+
+    def _admit_one(self, label: float, weight: float) -> int:
+        """As `_admit`, at a tenth of its cost for a single event."""
+        if not (self._low <= label <= self._high and 0 <= weight <= _FLOAT64_MAX) or (
+            self._whole and label != int(label)
+        ):
+            raise self._refusal(label, weight, "")
+        if self._task.kind != "multiclass":
+            return 1
+        if weight > 0:
+            self._grow(int(label) + 1)
+        return max(self._n_classes, int(label) + 1)
+
+    def _refusal(self, label: float, weight: float, position: str) -> BadRecord:
+        if not 0 <= weight <= _FLOAT64_MAX:
+            return BadRecord("a finite weight >= 0", weight, path="$.weight", position=position)
+        return BadRecord(self._label, label, path="$.label", position=position)
+
+    def _grow(self, n_classes: int) -> None:
+        capacity = self._table.shape[1]
+        if n_classes > capacity:  # by doubling, so that few are copied often
+            table, totals, sighted = self._table, self._totals, self._sighted
+            self._allocate(1 << (n_classes - 1).bit_length())
+            self._table[:, :capacity] = table
+            self._totals[:capacity] = totals
+            self._sighted[:capacity] = sighted
+        self._n_classes = max(self._n_classes, n_classes)
+
+    def _allocate(self, capacity: int) -> None:
+        shape = (1 << self._bits, capacity, self._stride)
+        try:
+            self._table = _aligned_zeros(shape)
+        except MemoryError:
+            size = math.prod(shape) * 4 / 2**30
+            raise ConfigError(
+                f"bits={self._bits}: a table for {capacity} classes takes {size:.1f} GiB"
+            ) from None
+        if self._empty_slot.any():
+            self._table[:] = self._empty_slot
+        self._totals = np.tile(self._empty_totals, (capacity, 1))
+        self._sighted = np.zeros(capacity, np.uint8)
+        self._kernel.attach(self._table.reshape(-1), self._totals, self._sighted, self._clock)
+
+
+def _rebuild(task: Task, parameters: dict[str, Any], state: State) -> SGD:
+    learner = SGD(task, **parameters)
+    learner.restore(state)
+    return learner
+
+
+def _aligned_zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros that start at a cache line, so that no slot straddles two."""
+    size = math.prod(shape)
+    room = np.zeros(size + _ALIGNMENT // 4, np.float32)
+    offset = -room.ctypes.data % _ALIGNMENT // 4
+    return room[offset : offset + size].reshape(shape)
+
+
+def _totals(loss: str, update: str, start: float, clip: bool) -> NDArray[np.float64]:
+    """Totals of a class of which nothing has been seen."""
+    if loss in ("logistic", "softmax", "poisson"):
+        low, high = -_MAX_MARGIN, _MAX_MARGIN
+    elif clip:
+        low = high = 0.0
+    else:
+        low, high = -_FLOAT64_MAX, _FLOAT64_MAX
+    seen = start if update == "nag" else 0.0
+    values = {
+        "sum_norm": seen,
+        "sum_weight": seen,
+        "low": low,
+        "high": high,
+        "age": start if update == "sgd" else 0.0,
+        "contraction": 1.0,
+        "gravity": 0.0,
+    }
+    return np.array([values[name] for name in TOTALS])
+
+
+def _label_range(task: Task, loss: str) -> tuple[float, float, str]:
+    """Lowest and highest label that can be learned, and what to call them."""
+    if task.kind == "multiclass":
+        return 0.0, MAX_CLASSES - 1.0, f"a class number from 0 to {MAX_CLASSES - 1}"
+    if task.kind == "binary":
+        return 0.0, 1.0, "0 or 1" if loss == "hinge" else "a label from 0 to 1"
+    if loss == "poisson":
+        return 0.0, _FLOAT64_MAX, "a finite number >= 0"
+    return -_FLOAT64_MAX, _FLOAT64_MAX, "a finite number"
+
+
+def _numbers(labels: NDArray[Any]) -> NDArray[np.float64]:
+    if labels.dtype.kind not in "biuf":
+        raise DataError(f"labels must be numbers (classes numbered by first sighting), got {labels.dtype}")
+    return np.ascontiguousarray(labels, np.float64)
+
+
+def _check_parameters(given: Mapping[str, Any]) -> None:
+    """Hold every parameter against its annotation."""
+    hints = get_type_hints(SGD.__init__, include_extras=True)
+    for name, value in given.items():
+        if name == "interactions":
+            continue
+        expected = _mismatch(value, hints[name])
+        if expected:
+            raise ConfigError(f"{name}: expected {expected}, got {value!r}")
+
+
+_LIMITS: Final[Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]]] = {
+    Gt: ("gt", ">", operator.gt),
+    Ge: ("ge", ">=", operator.ge),
+    Lt: ("lt", "<", operator.lt),
+    Le: ("le", "<=", operator.le),
+}
+
+
+def _mismatch(value: Any, hint: Any) -> str:
+    """Say what `hint` wants instead of `value`; empty if that is fine."""
+    alternatives = get_args(hint) if get_origin(hint) not in (Annotated, Literal, None) else (hint,)
+    wanted = [_mismatch_one(value, alternative) for alternative in alternatives]
+    return "" if "" in wanted else " or ".join(wanted)
+
+
+def _mismatch_one(value: Any, hint: Any) -> str:
+    if hint is type(None):
+        return "" if value is None else "none"
+    if get_origin(hint) is Literal:
+        return "" if value in get_args(hint) else " or ".join(map(repr, get_args(hint)))
+    if hint is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    kind, *limits = get_args(hint)
+    bounds = [(getattr(limit, _LIMITS[type(limit)][0]), *_LIMITS[type(limit)][1:]) for limit in limits]
+    wanted = "an integer" if kind is int else "a finite number"
+    wanted += " " + " and ".join(f"{sign} {bound}" for bound, sign, _ in bounds)
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        return wanted
+    fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)
+    return "" if fits else wanted
+
+
+def _checked_loss(task: Task, loss: str | None, multiclass: str) -> str:
+    allowed = LOSSES[task.kind]
+    if multiclass == "softmax":
+        if task.kind != "multiclass":
+            raise ConfigError(f"multiclass: 'softmax' does not fit a {task.kind} task")
+        if loss not in (None, "logistic"):
+            raise ConfigError(f"loss: 'softmax' has a loss of its own, got {loss!r}")
+        return "softmax"
+    if loss is not None and loss not in allowed:
+        raise ConfigError(f"loss: expected {' or '.join(map(repr, allowed))} for {task.kind}, got {loss!r}")
+    return loss or allowed[0]
+
+
+def _check_combination(task: Task, loss: str, given: Mapping[str, Any]) -> None:
+    """Refuse what would be silently ignored."""
+    defaults = inspect.signature(SGD).parameters
+    unused = dict.fromkeys(_UNUSED[given["update"]], f"update {given['update']!r}")
+    if loss != "quantile":
+        unused["quantile_tau"] = f"loss {loss!r}"
+    if loss == "softmax":
+        unused["invariant"] = "'softmax'"
+    if task.kind != "regression" or loss == "poisson":
+        unused["clip"] = f"a {task.kind} task with loss {loss!r}"
+    for name, where in unused.items():
+        if given[name] != defaults[name].default:
+            raise ConfigError(f"{name}: has no meaning with {where}, got {given[name]!r}")

@@ -1,0 +1,58 @@
+"""What the engine tells whoever runs it: one shape for everything worth a line in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from penstock.learners.base import Model
+
+__all__ = ["How", "Notice", "What"]
+
+What: TypeAlias = Literal["drift", "opened", "promoted", "rejected", "withheld"]
+How: TypeAlias = Literal["initial", "refresh", "replace"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something happened at the end of a tick.
+
+    Attributes
+    ----------
+    what : str
+        ``drift``: a detector rang; ``opened``: a frozen candidate entered the shadow; ``promoted``: a
+        version serves from here on; ``rejected``: a candidate was dropped; ``withheld``: a scheduled
+        promotion was not made, because what was to serve had been shown worse.
+    event : int
+        How many events the engine had seen when it happened.
+    learner : str
+    text : str
+        One sentence for people.
+    version : int or None
+        Of the snapshot concerned, counted by the engine from 1.
+    parent : int or None
+        What served when `model` was frozen.
+    how : "initial", "refresh", "replace" or None
+        For ``opened``, ``promoted`` and ``withheld``.
+    sequence : int or None
+        Number of the promotion, for ``promoted``: it lets a store tell a repetition from news.
+    evidence : mapping
+        The numbers behind it, plain JSON.
+    kind : str or None
+        Registry name of the learner that can load `model`.
+    model : Model or None
+        For ``opened`` and for ``promoted`` without a candidate before it: what to store.
+    """
+
+    what: What
+    event: int
+    learner: str
+    text: str
+    version: int | None = None
+    parent: int | None = None
+    how: How | None = None
+    sequence: int | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    kind: str | None = None
+    model: Model | None = None

@@ -1,0 +1,371 @@
+"""The embedded front: an application's view of what serves, hot-swapped under its feet.
+
+A `Predictor` holds one attribute, the snapshot that answers. A daemon thread follows the alias, loads
+and verifies what it comes to name, and then assigns that attribute: a prediction reads it once, so it is
+answered by exactly one snapshot, and takes no lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.errors import BadRecord, PenstockError, StoreError
+from penstock.events import Batch, Row
+from penstock.learners import Model
+from penstock.snapshots import Manifest, SnapshotStore
+
+__all__ = ["Prediction", "Predictor", "Value"]
+
+Value: TypeAlias = "float | dict[str, float]"
+Values: TypeAlias = "NDArray[np.float64] | list[dict[str, float]]"
+
+_TASKS: Final = ("binary", "multiclass", "regression")
+_log = logging.getLogger("penstock")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An answer, and who gave it.
+
+    Attributes
+    ----------
+    value : float or dict of class name to float
+        As `Predictor.predict` returns it.
+    snapshot : int
+        Version of the snapshot that answered.
+    """
+
+    value: Value
+    snapshot: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    """One loaded snapshot: what a swap swaps."""
+
+    predict_one: Callable[[Row], Value]
+    predict: Callable[[Batch], Values]
+    version: int
+    manifest: Manifest
+
+
+class Predictor:
+    """Predicts with the snapshot that serves, whichever that is at the moment.
+
+    Any number of threads may share one. Weights are memory-mapped, so processes that serve the same
+    snapshot share their pages. After a fork the child follows the alias too.
+
+    Parameters
+    ----------
+    path : path
+        Directory of the snapshots.
+    alias : str
+        What to follow.
+    follow : bool
+        Look for new snapshots in the background; without it only `refresh` looks.
+    poll_s : float
+        Seconds between two looks. A promotion is seen that much later at most; then it has to load.
+    wait_s : float
+        How many seconds to wait for a first snapshot if there is none yet.
+    trust_pickle : bool
+        As for `SnapshotStore`.
+
+    Raises
+    ------
+    StoreError
+        If there is no snapshot, or it cannot be used.
+    UntrustedState
+        If it holds a pickle that nothing vouches for.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from penstock.events import Task
+    >>> from penstock.learners import build
+    >>> model = build("sgd", Task("binary")).freeze()
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     store = SnapshotStore(path)
+    ...     version = store.put(model.state(), {"kind": "sgd", "task": "binary"})
+    ...     store.promote(version, sequence=1)
+    ...     with Predictor(path) as predictor:
+    ...         predictor.predict({"user": {"country": "SE"}, "hour": 13})
+    True
+    0.5
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        alias: str = "serving",
+        follow: bool = True,
+        poll_s: float = 0.5,
+        wait_s: float = 0.0,
+        trust_pickle: bool = False,
+    ) -> None:
+        if not poll_s > 0:
+            raise ValueError(f"expected poll_s > 0, got {poll_s}")
+        self._store = SnapshotStore(path, trust_pickle=trust_pickle)
+        self._name = alias
+        self._follows = follow
+        self._poll_s = poll_s
+        self._error: str | None = None
+        self._failed: tuple[Any, ...] | None = None
+        self._closed = False
+        self._follower: _Follower | None = None
+        self._wait_for_first(wait_s)
+        self._serving = self._load()
+        self._start()
+        _predictors.add(self)
+
+    def predict(self, x: Row) -> Value:
+        """Predict one event.
+
+        Parameters
+        ----------
+        x : mapping
+            Feature names to numbers, strings, booleans, lists; one nested level is a namespace.
+
+        Returns
+        -------
+        float or dict of class name to float
+            Binary: the probability of the positive class. Regression: the value. Multiclass: a probability
+            for each class.
+
+        Raises
+        ------
+        BadRecord
+            Names the feature whose value cannot be used.
+        """
+        try:
+            return self._serving.predict_one(x)
+        except PenstockError:
+            raise
+        except Exception:
+            _check_row(x)
+            raise
+
+    def predict_many(self, xs: Iterable[Row]) -> Values:
+        """Predict many events at once, with one snapshot.
+
+        Returns
+        -------
+        float64, shape (n,), or list of n dicts
+            What `predict` would return for each.
+
+        Raises
+        ------
+        BadRecord
+            Names the event and the feature whose value cannot be used.
+        """
+        return self._serving.predict(Batch.from_rows(list(xs)))
+
+    def predict_detailed(self, x: Row) -> Prediction:
+        """Predict one event, and say which snapshot did."""
+        serving = self._serving
+        try:
+            return Prediction(serving.predict_one(x), serving.version)
+        except PenstockError:
+            raise
+        except Exception:
+            _check_row(x)
+            raise
+
+    @property
+    def snapshot(self) -> int:
+        """Version of the snapshot that answers now."""
+        return self._serving.version
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the snapshot that answers now says about itself."""
+        return self._serving.manifest
+
+    @property
+    def error(self) -> str | None:
+        """Why the alias cannot be followed at the moment; the last good snapshot goes on answering."""
+        return self._error
+
+    def refresh(self) -> bool:
+        """Look at the alias now; return whether another snapshot answers from here on.
+
+        If what it names cannot be used, nothing changes but `error`.
+        """
+        return self._look(again=True)
+
+    def close(self) -> None:
+        """Stop following and let go of the snapshot. Predictions raise `StoreError` from here on."""
+        self._closed = True
+        if self._follower is not None:
+            self._follower.stop()
+        with self._loading:
+            self._serving = _closed(self._serving)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self._store.path)!r}, snapshot={self._serving.version})"
+
+    def _wait_for_first(self, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
+        while self._store.peek(self._name) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                waited = f" after {wait_s:g} s" if wait_s else ""
+                raise StoreError(
+                    f"no snapshot serves yet{waited}: {self._store.path} has no alias {self._name!r}; "
+                    f"promote one, or give the predictor time with wait_s"
+                )
+            time.sleep(min(left, self._poll_s))
+
+    def _load(self) -> _Serving:
+        model, manifest = self._store.load(self._name)
+        return _serving(model, manifest)
+
+    def _look(self, *, again: bool) -> bool:
+        """Load what the alias names if it is news.
+
+        The alias is a few bytes, so it is read on every look: file times are too coarse to tell two quick
+        promotions apart. What has failed is tried again only if its file has changed or `again` is set.
+        """
+        with self._loading:
+            if self._closed:
+                return False
+            try:
+                version = self._store.alias(self._name).version
+                if version == self._serving.version:
+                    self._error = self._failed = None
+                    return False
+                attempt = (version, _signature(self._store.file(version)))
+                if attempt == self._failed and not again:
+                    return False
+                self._failed = attempt
+                self._serving = self._load()
+            except Exception as error:  # whatever it is, what serves goes on serving
+                if str(error) != self._error:
+                    _log.error("still serving snapshot %d: %s", self._serving.version, error)
+                self._error = str(error)
+                return False
+            self._error = self._failed = None
+            return True
+
+    def _start(self) -> None:
+        """Start following; again in a forked child, where no thread and no lock of the parent lives on."""
+        self._loading = threading.Lock()
+        if self._follower is not None:
+            self._follower.abandon()
+        if self._follows and not self._closed:
+            self._follower = _Follower(self, self._poll_s)
+
+
+class _Follower:
+    """The thread that looks at the alias. It does not keep its predictor alive, and ends with it."""
+
+    def __init__(self, predictor: Predictor, poll_s: float) -> None:
+        self._stopped = threading.Event()
+        self._end_with = weakref.finalize(predictor, self._stopped.set)
+        self._end_with.atexit = False
+        self._thread = threading.Thread(
+            target=_follow,
+            args=(weakref.ref(predictor), self._stopped, poll_s),
+            name="penstock-predictor",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopped.set()
+        self._thread.join()
+
+    def abandon(self) -> None:
+        """Forget a thread that did not survive a fork; its event may be locked for ever."""
+        self._end_with.detach()
+
+
+def _follow(reference: weakref.ref[Predictor], stopped: threading.Event, poll_s: float) -> None:
+    while not stopped.wait(poll_s):
+        predictor = reference()
+        if predictor is None:
+            return
+        predictor._look(again=False)
+        del predictor
+
+
+def _serving(model: Model, manifest: Manifest) -> _Serving:
+    if manifest["task"] not in _TASKS:
+        raise StoreError(
+            f"snapshot {manifest['version']} is for task {manifest['task']!r}: "
+            f"a predictor serves {', '.join(_TASKS)}"
+        )
+    if manifest["task"] != "multiclass":
+        number_of = cast("Callable[[Row], float]", model.predict_one)
+        return _Serving(number_of, model.predict, manifest["version"], manifest)
+    classes = manifest["classes"]
+    if classes is None:
+        raise StoreError(f"snapshot {manifest['version']} is multiclass and names no classes")
+
+    probabilities_of = cast("Callable[[Row], NDArray[np.float64]]", model.predict_one)
+
+    def named(probabilities: list[float]) -> dict[str, float]:
+        if len(probabilities) > len(classes):
+            raise StoreError(
+                f"snapshot {manifest['version']} names {len(classes)} classes, predicts {len(probabilities)}"
+            )
+        return dict(zip(classes, probabilities, strict=False))
+
+    def predict_one(row: Row) -> dict[str, float]:
+        return named(probabilities_of(row).tolist())
+
+    def predict(batch: Batch) -> list[dict[str, float]]:
+        return [named(row) for row in model.predict(batch).tolist()]
+
+    return _Serving(predict_one, predict, manifest["version"], manifest)
+
+
+def _signature(file: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does; None if it is not there."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _closed(serving: _Serving) -> _Serving:
+    def refuse(_: object) -> Any:
+        raise StoreError("the predictor is closed")
+
+    return _Serving(refuse, refuse, serving.version, serving.manifest)
+
+
+def _check_row(row: Row) -> None:
+    """Raise `BadRecord` if `row` is what made a model fail."""
+    try:
+        Batch.from_rows([row])
+    except BadRecord as error:
+        raise BadRecord(error.expected, error.got, path=error.path) from None  # it is no batch's row 0
+
+
+def _after_fork() -> None:
+    for predictor in list(_predictors):
+        predictor._start()
+
+
+_predictors: weakref.WeakSet[Predictor] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_after_fork)

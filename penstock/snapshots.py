@@ -1,0 +1,568 @@
+"""Immutable, numbered models in a directory, and the aliases that say which of them serves.
+
+::
+
+    00000001.safetensors   a snapshot: the model's state and a `Manifest` (see `penstock.tensors`)
+    serving.json           an alias: {"sequence": 3, "version": 1}, replaced atomically
+    history.jsonl          every move of an alias, one a line, in order
+
+A snapshot never changes once it is there, so a reader needs no lock: it reads an alias, then the file
+that it names. Writers take turns (a lock on ``.lock``). Nothing here depends on a clock, so replaying a
+log writes the same files again, and finds them already there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+
+from numpy.typing import NDArray
+
+import penstock
+from penstock import tensors
+from penstock.errors import PenstockError, StoreError, UntrustedState
+from penstock.learners import Model, load_model
+from penstock.state import Opaque, Scalar, State, digest
+
+__all__ = ["Alias", "Manifest", "Move", "SnapshotStore"]
+
+_FORMAT: Final = 1
+_SNAPSHOT: Final = re.compile(r"(\d{8,})\.safetensors")
+_ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_ATTEMPTS: Final = 8  # of a reader whose snapshot is pruned between the alias and the file
+
+How: TypeAlias = Literal["set", "promote", "rollback", "drop"]
+
+
+class Manifest(TypedDict):
+    """What a snapshot says about itself; on disk as JSON.
+
+    `SnapshotStore.put` fills in `format` and `created_by`, numbers the snapshot if it has no `version`, and
+    takes what is not given as the comment says.
+    """
+
+    name: str  # of the pipeline; ""
+    version: int  # from 1; the next one
+    parent: int | None  # version that served before; None
+    learner: str  # name in the pipeline; the kind
+    kind: str  # registry name, or module:Class, that can load the state
+    task: str  # "binary", "multiclass" or "regression"
+    classes: list[str] | None  # names by number, for multiclass; None
+    config_hash: str  # ""
+    first_event: int  # number of the first event learned; 0
+    last_event: int  # number of the last event learned; 0
+    promoted_as: str | None  # "initial", "refresh" or "replace"; None
+    evidence: dict[str, Any]  # what the gate saw; {}
+    metrics: dict[str, Any]  # of the learner when it was frozen; {}
+    created_by: str  # version of Penstock
+    format: int
+    sha256: str  # of the file
+
+
+_FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "name": (str,),
+    "version": (int,),
+    "parent": (int, type(None)),
+    "learner": (str,),
+    "kind": (str,),
+    "task": (str,),
+    "classes": (list, type(None)),
+    "config_hash": (str,),
+    "first_event": (int,),
+    "last_event": (int,),
+    "promoted_as": (str, type(None)),
+    "evidence": (dict,),
+    "metrics": (dict,),
+    "created_by": (str,),
+    "format": (int,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name for a version.
+
+    Attributes
+    ----------
+    version : int
+    sequence : int or None
+        Number of the last promotion that moved it; a promotion that is not newer is a repetition.
+    """
+
+    version: int
+    sequence: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One line of the history: `alias` went from version `previous` to `version`, None being nowhere."""
+
+    alias: str
+    how: How
+    version: int | None
+    previous: int | None
+    sequence: int | None
+
+
+class SnapshotStore:
+    """The snapshots of one pipeline.
+
+    Parameters
+    ----------
+    path : path
+        The directory; made by the first `put`.
+    trust_pickle : bool
+        Load snapshots that hold a pickle even if it is not signed with the key in ``PENSTOCK_KEY``. A
+        pickle can run any code: only for a directory that nobody else can write to.
+
+    Notes
+    -----
+    A snapshot of a learner from outside Penstock names its ``module:Class``, which is imported to load it.
+
+    Every method raises `StoreError` if the directory or a file in it cannot be used, and names it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, trust_pickle: bool = False) -> None:
+        self._path = Path(path)
+        self._trust_pickle = trust_pickle
+
+    def __repr__(self) -> str:
+        return f"SnapshotStore({str(self._path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._path
+
+    def file(self, version: int) -> Path:
+        """Where a version is kept, whether it is there or not."""
+        return self._path / _file_name(version)
+
+    def put(self, state: Mapping[str, NDArray[Any] | Scalar | Opaque], manifest: Mapping[str, Any]) -> int:
+        """Store a frozen model, and return its version. No alias moves.
+
+        Putting a version again that is there with the same content does nothing, so that a run that
+        resumes from before the `put` may repeat it.
+
+        Parameters
+        ----------
+        state : State
+            From `Model.state`.
+        manifest : mapping
+            The fields of `Manifest`; at least `kind` and `task`.
+
+        Raises
+        ------
+        StoreError
+            If the version is there with other content, or the manifest is not one.
+        """
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {self._path}: {error.strerror}") from error
+        with self._writing():
+            there = self.versions()
+            complete = _completed(manifest, next_version=max(there, default=0) + 1)
+            version: int = complete["version"]
+            file = self.file(version)
+            if version in there:
+                _require_same(file, state, complete)
+            else:
+                tensors.write(file, state, complete, key=tensors.signing_key())
+        return version
+
+    def versions(self) -> list[int]:
+        """All versions, in ascending order."""
+        return sorted(int(match[1]) for match in map(_SNAPSHOT.fullmatch, self._names()) if match)
+
+    def manifest(self, which: int | str) -> Manifest:
+        """Read the manifest of a version, or of what an alias names; the file's hash is not verified."""
+        version = self._named(which)
+        self._require(version, which)
+        file = self.file(version)
+        return _manifest(tensors.read_manifest(file), file)
+
+    def load(self, which: int | str = "serving", *, mmap: bool = True) -> tuple[Model, Manifest]:
+        """Read and verify a snapshot and rebuild its model.
+
+        Parameters
+        ----------
+        which : int or str
+            A version or an alias.
+        mmap : bool
+            Map the arrays instead of copying them: processes that serve the same snapshot share memory.
+
+        Raises
+        ------
+        UntrustedState
+            If it holds a pickle that nothing vouches for.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            version = self._named(which)
+            try:
+                self._require(version, which)
+                return self._load(version, mmap=mmap)
+            except StoreError:
+                # Pruned since the alias was read? Then the alias has moved.
+                if self._named(which) == version or attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def alias(self, name: str) -> Alias:
+        """Return what an alias stands for."""
+        alias = self.peek(name)
+        if alias is None:
+            self._names()  # says so if the directory is missing
+            known = ", ".join(self.aliases()) or "none"
+            raise StoreError(f"{self._path} has no alias {name!r}: there are {known}")
+        return alias
+
+    def peek(self, name: str) -> Alias | None:
+        """Return what an alias stands for, or None if it, or the whole store, is not there yet."""
+        file = self._alias_file(name)
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable(file, error) from error
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict) or not _is_alias(fields):
+            raise StoreError(f'{file} is damaged: expected {{"sequence": number or null, "version": number}}')
+        return Alias(fields["version"], fields["sequence"])
+
+    def aliases(self) -> dict[str, Alias]:
+        """Every alias, by name."""
+        names = (Path(name).stem for name in self._names() if name.endswith(".json"))
+        found = {name: self.peek(name) for name in sorted(names) if _ALIAS.fullmatch(name)}
+        return {name: alias for name, alias in found.items() if alias is not None}
+
+    def set_alias(self, name: str, version: int, sequence: int | None = None) -> None:
+        """Move an alias to `version`; without a `sequence` it keeps the one it has."""
+        with self._writing():
+            current = self.peek(name)
+            if sequence is None and current is not None:
+                sequence = current.sequence
+            self._move(name, current, Alias(version, sequence), "set")
+
+    def drop_alias(self, name: str) -> None:
+        """Remove an alias, if it is there; what it names stays."""
+        with self._writing():
+            current = self.peek(name)
+            if current is None:
+                return
+            self._record(name, current, None, "drop")
+            file = self._alias_file(name)
+            try:
+                file.unlink()
+            except OSError as error:
+                raise StoreError(f"cannot remove {file}: {error.strerror}") from error
+
+    def promote(self, version: int, sequence: int) -> bool:
+        """Let `version` serve, unless promotion `sequence` has been made before.
+
+        Parameters
+        ----------
+        version : int
+        sequence : int
+            Counts the promotions of a run. One that is not above the recorded one is a repetition, after
+            a crash, of something that is history, and moves nothing.
+
+        Returns
+        -------
+        bool
+            Whether the alias ``serving`` moved.
+        """
+        with self._writing():
+            current = self.peek("serving")
+            if current is not None and current.sequence is not None and sequence <= current.sequence:
+                return False
+            self._move("serving", current, Alias(version, sequence), "promote")
+        return True
+
+    def rollback(self, to: int | None = None) -> int:
+        """Let the parent of what serves, or version `to`, serve again; return its version.
+
+        The sequence stays, so that a repeated promotion does not undo it; the next new one does.
+        """
+        with self._writing():
+            current = self.alias("serving")
+            if to is None:
+                to = self.manifest(current.version)["parent"]
+            if to is None:
+                raise StoreError(f"{self._path}: version {current.version} serves and has no parent")
+            self._move("serving", current, Alias(to, current.sequence), "rollback")
+        return to
+
+    def history(self) -> list[Move]:
+        """Every move of an alias, oldest first. A last line that was torn by a crash is left out."""
+        lines, _ = self._history_lines()
+        return [self._parse_move(line, number) for number, line in enumerate(lines, 1)]
+
+    def verify(self, version: int | None = None) -> list[str]:
+        """Read every byte of one snapshot, or of the whole store; return what is wrong, one line each.
+
+        No model is built and nothing is unpickled.
+        """
+        problems = []
+        if version is not None:
+            self._require(version, version)
+        for each in self.versions() if version is None else [version]:
+            file = self.file(each)
+            try:
+                _manifest(tensors.read(file, mmap=True)[1], file)
+            except StoreError as error:
+                problems.append(str(error))
+        if version is None:
+            try:
+                problems += [
+                    f"{self._alias_file(name)} names version {alias.version}, which is not there"
+                    for name, alias in self.aliases().items()
+                    if not self.file(alias.version).exists()
+                ]
+            except StoreError as error:
+                problems.append(str(error))
+            try:
+                self.history()
+            except StoreError as error:
+                problems.append(str(error))
+        return problems
+
+    def prune(self, keep: int) -> list[int]:
+        """Remove all but the newest `keep` versions; return what was removed.
+
+        What an alias names stays, and its parent, so that `rollback` works.
+        """
+        if keep < 1:
+            raise StoreError(f"cannot prune {self._path} to {keep} snapshots: at least 1 has to stay")
+        with self._writing():
+            versions = self.versions()
+            needed = set(versions[-keep:])
+            for alias in self.aliases().values():
+                needed.add(alias.version)
+                if alias.version in versions:
+                    needed.add(self.manifest(alias.version)["parent"] or alias.version)
+            removed = [version for version in versions if version not in needed]
+            for version in removed:
+                file = self.file(version)
+                try:
+                    file.unlink()
+                except OSError as error:
+                    raise StoreError(f"cannot remove {file}: {error.strerror}") from error
+        return removed
+
+    def _load(self, version: int, *, mmap: bool) -> tuple[Model, Manifest]:
+        file = self.file(version)
+        state, fields = tensors.read(
+            file, key=tensors.signing_key(), trust_opaque=self._trust_pickle, mmap=mmap
+        )
+        manifest = _manifest(fields, file)
+        try:
+            return load_model(manifest["kind"], state), manifest
+        except UntrustedState as error:
+            raise UntrustedState(f"{file}: {error}") from error
+        except PenstockError as error:
+            raise StoreError(f"{file}: {error}") from error
+        except Exception as error:  # anyone's class may load it, and a pickle may raise anything
+            raise StoreError(
+                f"{file}: {manifest['kind']!r} cannot load it: {type(error).__name__}: {error}"
+            ) from error
+
+    def _alias_file(self, name: str) -> Path:
+        if not _ALIAS.fullmatch(name):
+            raise StoreError(
+                f"expected an alias of a-z, 0-9, _ and - that starts with a letter, got {name!r}"
+            )
+        return self._path / f"{name}.json"
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self._path)
+        except OSError as error:
+            raise StoreError(f"no snapshots at {self._path}: {error.strerror}") from error
+
+    def _named(self, which: int | str) -> int:
+        return self.alias(which).version if isinstance(which, str) else which
+
+    def _require(self, version: int, which: int | str) -> None:
+        """Raise if `version`, asked for as `which`, is not there."""
+        if not self.file(version).exists():
+            versions = self.versions()
+            known = f"{versions[0]} to {versions[-1]}, {len(versions)} in all" if versions else "none"
+            named = f", which alias {which!r} names" if isinstance(which, str) else ""
+            raise StoreError(f"{self._path} has no version {version}{named}: there are {known}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Keep other writers, in this process or another, out."""
+        self._names()  # says so if the directory is missing
+        try:
+            lock = open(self._path / ".lock", "ab")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise StoreError(f"cannot write to {self._path}: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _move(self, name: str, current: Alias | None, alias: Alias, how: How) -> None:
+        self._require(alias.version, alias.version)
+        if alias == current:
+            return
+        # The history first: a crash in between repeats the move, and the line is there already.
+        self._record(name, current, alias, how)
+        fields = {"sequence": alias.sequence, "version": alias.version}
+        tensors.replace(self._alias_file(name), [_line(fields)])
+
+    def _record(self, name: str, current: Alias | None, alias: Alias | None, how: How) -> None:
+        """Append a line to the history, unless it is the last one already."""
+        move = {
+            "alias": name,
+            "how": how,
+            "previous": None if current is None else current.version,
+            "sequence": None if alias is None else alias.sequence,
+            "version": None if alias is None else alias.version,
+        }
+        lines, intact = self._history_lines()
+        line = _line(move)
+        if lines and lines[-1] == line.rstrip(b"\n"):
+            return
+        file = self._path / "history.jsonl"
+        try:
+            with open(file, "ab") as history:
+                history.truncate(intact)
+                history.write(line)
+                history.flush()
+                os.fsync(history.fileno())
+        except OSError as error:
+            raise StoreError(f"cannot write {file}: {error.strerror}") from error
+
+    def _history_lines(self) -> tuple[list[bytes], int]:
+        """Return the complete lines of the history, and where they end."""
+        try:
+            content = (self._path / "history.jsonl").read_bytes()
+        except FileNotFoundError:
+            return [], 0
+        except OSError as error:
+            raise _unreadable(self._path / "history.jsonl", error) from error
+        intact = content.rfind(b"\n") + 1
+        return content[:intact].splitlines(), intact
+
+    def _parse_move(self, line: bytes, number: int) -> Move:
+        try:
+            return Move(**json.loads(line))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StoreError(f"{self._path / 'history.jsonl'}:{number} is damaged: {error}") from None
+
+
+def _file_name(version: int) -> str:
+    return f"{version:08d}.safetensors"
+
+
+def _completed(manifest: Mapping[str, Any], *, next_version: int) -> dict[str, Any]:
+    """Return `manifest` with every field, checked."""
+    unknown = manifest.keys() - _FIELDS.keys()
+    if unknown or not {"kind", "task"} <= manifest.keys():
+        raise StoreError(
+            f"a manifest needs `kind` and `task` and may have {', '.join(_FIELDS)}: got {', '.join(manifest)}"
+        )
+    complete = {
+        "name": "",
+        "version": next_version,
+        "parent": None,
+        "learner": manifest["kind"],
+        "classes": None,
+        "config_hash": "",
+        "first_event": 0,
+        "last_event": 0,
+        "promoted_as": None,
+        "evidence": {},
+        "metrics": {},
+        **manifest,
+        "created_by": penstock.__version__,
+        "format": _FORMAT,
+    }
+    try:
+        fields = json.loads(json.dumps(complete))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"a manifest is plain JSON: {error}") from error
+    _check_fields(fields, "a manifest")
+    return cast("dict[str, Any]", fields)
+
+
+def _manifest(fields: dict[str, Any], file: Path) -> Manifest:
+    """Check what was read from `file`."""
+    written = fields.get("format")
+    if isinstance(written, int) and written > _FORMAT:
+        raise StoreError(
+            f"{file} has format {written}, written by Penstock {fields.get('created_by')}: "
+            f"this is Penstock {penstock.__version__}, which reads up to format {_FORMAT}; upgrade it"
+        )
+    _check_fields(fields, str(file))
+    if file.name != _file_name(fields["version"]):
+        raise StoreError(f"{file} is not what its name says: it is version {fields['version']}")
+    return cast("Manifest", fields)
+
+
+def _check_fields(fields: Mapping[str, Any], where: str) -> None:
+    for name, types in _FIELDS.items():
+        value = fields.get(name)
+        if not isinstance(value, types) or isinstance(value, bool) or name not in fields:
+            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise StoreError(
+                f"{where}: expected {expected} in the manifest's `{name}`, got {reprlib.repr(value)}"
+            )
+    if fields["version"] < 1:
+        raise StoreError(f"{where}: expected a version from 1, got {fields['version']}")
+    if fields["classes"] is not None and not all(isinstance(name, str) for name in fields["classes"]):
+        raise StoreError(f"{where}: expected text in the manifest's `classes`")
+
+
+def _require_same(
+    file: Path, state: Mapping[str, NDArray[Any] | Scalar | Opaque], manifest: Mapping[str, Any]
+) -> None:
+    """Refuse to overwrite: what is in `file` has to say the same as `state` and `manifest`.
+
+    Compared by content, not by bytes: two pickles of one model differ, and so does the version of
+    Penstock after an upgrade.
+    """
+    stored: State
+    stored, fields = tensors.read(file, mmap=True)
+    if digest(stored) != digest(state) or _comparable(fields) != _comparable(manifest):
+        raise StoreError(
+            f"{file} is there with other content: a snapshot never changes, "
+            f"so another run needs another directory"
+        )
+
+
+def _comparable(manifest: Mapping[str, Any]) -> str:
+    kept = {name: value for name, value in manifest.items() if name not in ("created_by", "sha256")}
+    return json.dumps(kept, sort_keys=True)  # as text, in which NaN equals NaN
+
+
+def _is_alias(fields: dict[str, Any]) -> bool:
+    version, sequence = fields.get("version"), fields.get("sequence")
+    return (
+        fields.keys() == {"sequence", "version"}
+        and type(version) is int
+        and version >= 1
+        and (sequence is None or type(sequence) is int)
+    )
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, sort_keys=True).encode() + b"\n"
+
+
+def _unreadable(file: Path, error: Exception) -> StoreError:
+    return StoreError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}")

@@ -1,0 +1,129 @@
+"""Mistakes in a configuration are found before anything runs, and named where they stand."""
+
+from pathlib import Path
+
+import pytest
+
+from penstock import config
+from penstock.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+SOURCE = {"kind": "river", "dataset": "Phishing"}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path):
+    assert config.load(path).name == path.stem
+
+
+def test_smallest_configuration():
+    pipeline = config.parse({"source": SOURCE})
+    assert list(pipeline.learners) == ["sgd"]
+    assert pipeline.first_serving == "sgd"
+
+
+MISTAKES = [
+    ({"tik": 5}, "`tik`: unknown key (did you mean `tick`?)"),
+    ({"tick": 0}, "`tick`: input should be greater than or equal to 1, got 0"),
+    ({"task": "classification"}, "`task`: input should be 'binary', 'multiclass' or 'regression'"),
+    ({"learners": {"a": {"kind": "sgdd"}}}, "`learners.a`: no learner is called 'sgdd' (did you mean 'sgd'?)"),
+    ({"learners": {"a": {}}}, "`learners.a`: expected a mapping with a `kind`"),
+    ({"learners": {}}, "`learners`"),
+    (
+        {"learners": {"a": {"kind": "sgd", "learning_rate": -1}}},
+        "`learners.a.learning_rate`: input should be greater than 0, got -1",
+    ),
+    (
+        {"learners": {"a": {"kind": "sgd", "learning_rat": 1}}},
+        "`learners.a.learning_rat`: unknown key (did you mean `learning_rate`?)",
+    ),
+    ({"serving": "b"}, "`serving` names 'b'; the learners are sgd"),
+    ({"drift": [{"kind": "adwin", "delta": 2}]}, "`drift[0].delta`: input should be less than 1, got 2"),
+    ({"drift": [{"kind": "adwin", "learners": ["x"]}]}, "`drift[0].learners` names 'x'"),
+    ({"drift": [{"kind": "adwin", "react": "warm_restart"}]}, "needs a `replay` buffer"),
+    ({"replay": {"kind": "reservoir", "size": 0}}, "`replay.size`: input should be greater than or equal to 1"),
+    ({"snapshots": {"path": "x"}}, "`snapshots` needs `shadow`"),
+    ({"name": "../x"}, "`name`"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_mistake_is_named(given, message):
+    with pytest.raises(ConfigError) as caught:
+        config.parse({"source": SOURCE, **given})
+    assert message in str(caught.value)
+
+
+def test_source_is_needed():
+    with pytest.raises(ConfigError, match="`source`: missing"):
+        config.parse({})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("- a", "expected a mapping of keys, got list"),
+        ("", "expected a mapping of keys, got NoneType"),
+        ("tick: 1\ntick: 2", "line 2: the key 'tick' is given twice"),
+        ("tick: !!python/object/apply:os.system [true]", "is not YAML"),
+    ],
+)
+def test_file_that_is_no_configuration(tmp_path, text, message):
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="p.yaml") as caught:
+        config.load(path)
+    assert message in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the configuration"):
+        config.load(tmp_path / "none.yaml")
+
+
+def test_data_takes_the_place_of_the_path(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("source: {kind: file, path: a.csv, label: y}")
+    source = config.load(path, data="b.csv").source
+    assert source.parameters == {"path": "b.csv", "label": "y"}
+    assert config.load(path, seed=7).seed == 7
+
+
+def test_only_true_and_false_are_booleans(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "source: {kind: file, path: x.csv, label: y, classes: [no, yes]}\ndrift: [{kind: adwin, on: error}]"
+    )
+    pipeline = config.load(path)
+    assert pipeline.source.parameters["classes"] == ["no", "yes"]
+    assert pipeline.drift[0].on == "error"
+
+
+def test_hash_covers_what_the_state_depends_on_and_nothing_else():
+    plain = config.parse({"source": SOURCE})
+    elsewhere = config.parse({"source": {**SOURCE, "repeat": 2}, "checkpoint": {"path": "x"}})
+    assert elsewhere.hash() == plain.hash()
+    assert config.parse({"source": SOURCE, "tick": 100}).hash() != plain.hash()
+    assert config.parse({"source": SOURCE, "learners": {"sgd": {"kind": "sgd", "bits": 20}}}).hash() != plain.hash()
+
+
+def test_schema_knows_every_registered_component():
+    text = str(config.json_schema())
+    for kind in (*config.learners.LEARNERS, *config.drift.DETECTORS, *config.sources.SOURCES):
+        assert f"'const': '{kind}'" in text
+
+
+def test_restricted_keeps_serving_and_detectors_in_step():
+    pipeline = config.parse(
+        {
+            "source": SOURCE,
+            "learners": {"a": {"kind": "sgd"}, "b": {"kind": "sgd"}},
+            "serving": "b",
+            "drift": [{"kind": "adwin", "learners": ["a", "b"]}],
+        }
+    )
+    only = pipeline.restricted(["a"])
+    assert (list(only.learners), only.first_serving, only.drift[0].learners) == (["a"], "a", ["a"])
+    with pytest.raises(ConfigError, match="--learner c: the learners are a, b"):
+        pipeline.restricted(["c"])

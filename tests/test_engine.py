@@ -1,0 +1,154 @@
+"""Same events, same digest: whatever the batches, wherever it was interrupted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock import config, sources
+from penstock.engine import Engine
+from penstock.errors import ConfigError, DataError
+from penstock.events import Batch
+from penstock.state import State
+
+ROOT = Path(__file__).parents[1]
+SMALL = {"source": {"kind": "memory", "rows": []}, "tick": 16}
+WHOLE = {
+    **SMALL,
+    "learners": {
+        "sgd": {"kind": "sgd", "bits": 8},
+        "other": {"kind": "sgd", "bits": 8, "update": "ftrl"},
+    },
+    "drift": [{"kind": "adwin", "delta": 0.2, "direction": "up", "react": "warm_restart"}],
+    "replay": {"kind": "reservoir", "size": 50},
+    "shadow": {"refresh_every": 64, "min_effect": 0.001, "retry_after": 64},
+}
+
+
+def stream(n, task="binary", seed=0, drift_at=None):
+    """Two features and a label that depends on them; from `drift_at` on it depends the other way round."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 2))
+    signal = x @ [2.0, -1.0]
+    if drift_at is not None:
+        signal[drift_at:] *= -1
+    rows = [{"a": a, "b": {"c": c}} for a, c in x.tolist()]
+    if task == "regression":
+        return Batch.from_rows(rows, signal)
+    if task == "multiclass":
+        return Batch.from_rows(rows, [["low", "middle", "high"][int(s > -1) + int(s > 1)] for s in signal])
+    return Batch.from_rows(rows, (signal > 0) * 1.0)
+
+
+def finish(engine, batch, size):
+    notices = []
+    for start in range(0, len(batch), size):
+        notices += engine.progress(batch.slice(start, min(start + size, len(batch))))
+    return notices
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_batches_change_nothing(task):
+    events = stream(700, task, drift_at=350)
+    digests, stories = set(), set()
+    for size in (1, 7, 256, 10_000):
+        engine = Engine(config.parse({**WHOLE, "task": task}))
+        notices = finish(engine, events, size)
+        digests.add(engine.digest())
+        stories.add(tuple((n.what, n.event, n.learner, n.version, n.text) for n in notices))
+    assert len(digests) == len(stories) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 600), st.sampled_from(["binary", "multiclass", "regression"]))
+def test_interruption_changes_nothing(at, task):
+    pipeline = config.parse({**WHOLE, "task": task})
+    events = stream(600, task, drift_at=300)
+    whole, first, second = Engine(pipeline), Engine(pipeline), Engine(pipeline)
+    whole.progress(events)
+    first.progress(events.slice(0, at))
+    second.restore(first.state())
+    assert second.digest() == first.digest()
+    second.progress(events.slice(at, 600))
+    assert second.digest() == whole.digest()
+    assert second.metrics() == whole.metrics()
+
+
+def test_state_shares_no_memory_with_the_engine():
+    engine = Engine(config.parse(WHOLE))
+    events = stream(400)
+    engine.progress(events.slice(0, 200))
+    state = engine.state()
+    copy: State = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in state.items()}
+    engine.progress(events.slice(200, 400))
+    for name, value in state.items():
+        np.testing.assert_array_equal(value, copy[name], err_msg=name)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_do_not_depend_on_batches_or_interruptions(path):
+    pipeline = config.load(path)
+    if pipeline.source.kind == "file":
+        data = ROOT.parent / "shared" / "data" / pipeline.source.parameters["path"]
+        if not data.exists():
+            pytest.skip(f"{data.name} is not on this machine")
+        pipeline = config.load(path, data=str(data))
+    limit = 2500
+    source = sources.build(pipeline.source.kind, pipeline.learning_task, **pipeline.source.parameters)
+    events = next(iter(source.chunks(None, limit))).batch
+
+    engines = [Engine(pipeline) for _ in range(4)]
+    for engine, size in zip(engines, (1, 7, 256, 10_000), strict=True):
+        finish(engine, events, size)
+    resumed = Engine(pipeline)
+    for start, stop in ((0, 3), (3, 256), (256, 1111), (1111, len(events))):
+        before, resumed = resumed, Engine(pipeline)
+        resumed.restore(before.state())
+        resumed.progress(events.slice(start, stop))
+    assert len({engine.digest() for engine in [*engines, resumed]}) == 1
+
+
+def test_drift_is_found_answered_and_a_candidate_promoted():
+    pipeline = config.parse({**WHOLE, "shadow": {"refresh_every": 500}, "tick": 64})
+    notices = Engine(pipeline).progress(stream(8000, drift_at=4000))
+    drifts = [n for n in notices if n.what == "drift" and n.event >= 4000]
+    assert drifts
+    assert drifts[0].event < 4200
+    replaced = [n for n in notices if n.what == "promoted" and n.how == "replace" and n.event > drifts[0].event]
+    assert replaced
+    assert replaced[0].evidence["log_e"] >= replaced[0].evidence["threshold"]
+    assert replaced[0].model is None  # it was handed out when it was opened
+    assert [n for n in notices if n.what == "opened" and n.version == replaced[0].version][0].model is not None
+
+
+def test_replay_does_not_touch_scores_before_it_is_learned():
+    events = stream(16)
+    with_replay, without = Engine(config.parse(WHOLE)), Engine(config.parse({**WHOLE, "replay": None, "drift": []}))
+    with_replay.progress(events)
+    without.progress(events)
+    assert with_replay.metrics() == without.metrics()
+    assert with_replay.n_events == without.n_events == 16
+
+
+def test_weight_zero_is_neither_learned_nor_counted():
+    events = stream(300)
+    silent = events.with_weights(np.where(np.arange(300) % 3 == 0, 0.0, 1.0))
+    kept = np.flatnonzero(silent.weights > 0)
+    engine, only = (Engine(config.parse({**SMALL, "learners": WHOLE["learners"]})) for _ in range(2))
+    engine.progress(silent)
+    only.progress(events.take(kept))
+    assert engine.metrics() == only.metrics()
+
+
+def test_too_many_classes():
+    events = Batch.from_rows([{}] * 1001, [str(i) for i in range(1001)])
+    with pytest.raises(DataError, match="more than 1000 different labels"):
+        Engine(config.parse({**SMALL, "task": "multiclass"})).progress(events)
+
+
+def test_parameters_that_do_not_go_together_name_the_learner():
+    given = {**SMALL, "learners": {"odd": {"kind": "sgd", "update": "coin", "l1": 1.0}}}
+    with pytest.raises(ConfigError, match="`learners.odd`"):
+        Engine(config.parse(given))

@@ -1,0 +1,70 @@
+"""Imports point one way: along the flow of the data."""
+
+import ast
+from pathlib import Path
+
+import penstock
+
+ROOT = Path(penstock.__file__).parent
+
+BELOW = {"errors", "registry", "state", "_native"}  # know nothing of the rest, and may be used anywhere
+
+MAY_IMPORT = {
+    "errors": set(),
+    "registry": {"errors"},
+    "state": set(),
+    "events": BELOW,
+    "codecs": BELOW | {"events", "sources"},
+    "sources": BELOW | {"events", "codecs"},
+    "learners": BELOW | {"events"},
+    "drift": BELOW | {"events"},
+    "replay": BELOW | {"events"},
+    "metrics": BELOW | {"events"},
+    "notices": BELOW | {"learners"},
+    "shadow": BELOW | {"events", "learners", "notices"},
+    "config": BELOW | {"events", "learners", "drift", "replay", "sources"},
+    "engine": BELOW
+    | {"events", "config", "learners", "drift", "replay", "metrics", "notices", "shadow"},
+    "tensors": BELOW,
+    "snapshots": BELOW | {"events", "learners", "tensors"},
+    "checkpoints": BELOW | {"tensors"},
+    "predictor": BELOW | {"events", "learners", "snapshots", "tensors"},  # never engine, runner, sources
+}
+FRONTS = {"runner", "evaluate", "report", "dead_letters", "inventory", "demo", "cli", "__init__", "__main__"}
+
+
+def imports(path):
+    """Rooms of the package that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "penstock":
+                yield from (alias.name for alias in node.names)
+            elif node.module.startswith("penstock."):
+                yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("penstock."))
+
+
+def room(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_imports_point_one_way():
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in ROOT.rglob("*.py")
+        if room(path) not in FRONTS | {"_native"}
+        for name in imports(path)
+        if name != room(path) and name not in MAY_IMPORT[room(path)]
+    ]
+    assert wrong == []
+
+
+def test_every_room_is_known():
+    rooms = {room(path) for path in ROOT.rglob("*.py")}
+    assert rooms <= MAY_IMPORT.keys() | FRONTS | {"_native", "bandits"}
+
+
+def test_no_file_is_two_rooms():
+    long = {path.name: n for path in ROOT.rglob("*.py") if (n := len(path.read_text().splitlines())) > 650}
+    assert long == {}
