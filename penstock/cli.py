@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         print(
-            f"penstock: internal error: {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr
+            f"penstock: internal error: {type(error).__name__}: {error} (--debug shows where)",
+            file=sys.stderr,
         )
         return 1
     return code
@@ -60,12 +61,15 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--quiet", "-q", action="store_true", help="print results and errors only")
 
     parser = argparse.ArgumentParser(
-        prog="penstock", description="Online learning with a gate: nothing new serves before it has proved itself."
+        prog="penstock",
+        description="Online learning with a gate: nothing new serves before it has proved itself.",
     )
     parser.add_argument("--version", action="version", version=f"penstock {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, function: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, parents=[common], help=text, description=text)
         sub.set_defaults(function=function)
         return sub
@@ -73,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = command("demo", _demo, "the main job on bundled real data, in under a minute")
     demo.add_argument("--out", type=Path, default=Path("penstock-demo"), help="directory to write to")
 
-    evaluate = command("evaluate", _evaluate, "score learners on logged data: predict, score, then learn each event")
+    evaluate = command(
+        "evaluate", _evaluate, "score learners on logged data: predict, score, then learn each event"
+    )
     _add_pipeline(evaluate)
     evaluate.add_argument("--limit", type=_positive, metavar="N", help="stop after N events")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object on stdout")
@@ -202,7 +208,7 @@ def _positive(text: str) -> int:
 
 def _progress(text: str) -> float | int:
     value: float | int = float(text) if "." in text else int(text)
-    if value < 1 or value == 1.0 and isinstance(value, float):
+    if value < 1 or (value == 1.0 and isinstance(value, float)):
         raise argparse.ArgumentTypeError(f"expected an integer >= 1 or a factor > 1.0, got {text}")
     return value
 
@@ -211,7 +217,3 @@ def _version() -> str:
     import penstock
 
     return penstock.__version__
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -79,10 +79,12 @@ class _Registered:
         try:
             schema.model_validate(parameters)
         except ValidationError as error:
-            raise _Nested(error, schema) from error
+            raise _NestedError(error, schema) from error
         return Component(kind=given["kind"], parameters=parameters)
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         return self.json_schema({})
 
     def json_schema(self, ours: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +105,7 @@ class _Registered:
         return {"oneOf": [*kinds, other]}
 
 
-class _Nested(ValueError):
+class _NestedError(ValueError):
     """Carries the errors of a component out through pydantic, which would flatten them to one text."""
 
     def __init__(self, error: ValidationError, schema: type[BaseModel]) -> None:
@@ -159,7 +161,9 @@ class _Rule(_Strict):
         return {"kind": component.kind, "parameters": component.parameters, **ours}
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         ours = handler.resolve_ref_schema(handler(schema))["properties"]
         ours = {key: value for key, value in ours.items() if key not in ("kind", "parameters")}
         return cls.registered.json_schema(ours)
@@ -301,10 +305,9 @@ class Pipeline(_Strict):
 
     def hash(self) -> str:
         """Hex SHA-256 of everything that the engine's state depends on, so not of paths and limits."""
-        given = self.model_dump(
-            mode="json",
-            exclude={"source", "snapshots", "checkpoint", "dead_letters"},
-        )
+        given = self.model_dump(mode="json", exclude={"source", "snapshots", "checkpoint", "dead_letters"})
+        # Which learner comes first matters (it serves first), but not in what order parameters are written.
+        given["learners"] = list(given["learners"].items())
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
@@ -314,7 +317,7 @@ class _Loader(yaml.SafeLoader):
     YAML 1.1 reads `on`, `off`, `yes` and `no` as booleans too; 1.2 does not, and `on` is a key of ours.
     """
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+    yaml_implicit_resolvers = {  # noqa: RUF012  as the base class has it
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -322,7 +325,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float | bool):
                 if key in seen:
                     raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice")
@@ -330,7 +333,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 
@@ -352,7 +355,7 @@ def load(path: Path, *, data: str | None = None, seed: int | None = None) -> Pip
         Names the file and, for each mistake, the key's path, what was given and what is accepted.
     """
     try:
-        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a SafeLoader
+        given = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     except yaml.YAMLError as error:
@@ -398,7 +401,7 @@ def _lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") ->
     for item in error.errors(include_url=False):
         path = prefix + _path(item["loc"])
         nested = item.get("ctx", {}).get("error")
-        if isinstance(nested, _Nested):
+        if isinstance(nested, _NestedError):
             yield from _lines(nested.error, nested.schema, f"{path}." if path else "")
         elif item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])

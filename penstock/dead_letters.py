@@ -33,7 +33,14 @@ class DeadLetters:
     """
 
     def __init__(
-        self, path: Path | None, *, max_rate: float, min_bad: int, n_bad: int = 0, n_good: int = 0, size: int = 0
+        self,
+        path: Path | None,
+        *,
+        max_rate: float,
+        min_bad: int,
+        n_bad: int = 0,
+        n_good: int = 0,
+        size: int = 0,
     ) -> None:
         self.n_bad = n_bad
         self.n_good = n_good

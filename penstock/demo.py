@@ -67,8 +67,8 @@ def run(directory: Path) -> int:
         PENSTOCK DEMO: models that learn from every event, and a gate that nothing new passes unproved
 
         The data    Web pages, one after the other; each is phishing or not. 1,250 real pages that ship
-                    with River, shown {_LAPS} times over. At event {_DRIFT_AT:,} we turn the labels around: what was
-                    phishing is now legitimate. The world has changed, and nobody tells the models.
+                    with River, shown {_LAPS} times over. At event {_DRIFT_AT:,} we turn the labels around:
+                    what was phishing is now legitimate. The world changes, and nobody tells the models.
         The race    Three learners see every page: `sgd` (Penstock's own), `vw` (Vowpal Wabbit) and
                     `trees` (a River Hoeffding tree). Each predicts first and learns the answer after.
         The app     Another process asks the serving model for predictions all the while, without pause.
@@ -95,7 +95,9 @@ def run(directory: Path) -> int:
 
     offline = evaluate(pipeline, curves=True)
     page = directory / "report.html"
-    note = f"At event {_DRIFT_AT:,} a concept drift was injected: from there on every label means its opposite."
+    note = (
+        f"At event {_DRIFT_AT:,} a concept drift was injected: from there on every label means its opposite."
+    )
     report.write(
         page, offline.as_report(notes=[note], marks=[{"event": _DRIFT_AT, "text": "labels turned around"}])
     )

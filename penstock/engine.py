@@ -87,9 +87,7 @@ class _Lane:
         self._task = pipeline.learning_task
         self._seed = pipeline.seed
         self.learner = self._build()
-        self.metrics = Metrics(
-            self._task, window=pipeline.metrics.window, fading=pipeline.metrics.fading
-        )
+        self.metrics = Metrics(self._task, window=pipeline.metrics.window, fading=pipeline.metrics.fading)
         self.watched = [
             _Watched(rule) for rule in pipeline.drift if rule.learners is None or name in rule.learners
         ]
@@ -194,9 +192,10 @@ class Engine:
         self._class_numbers: dict[str, int] = {}
         self._lanes = {name: _Lane(name, pipeline) for name in pipeline.learners}
         self._baselines = {
-            name: (learners.build(kind, self.task), Metrics(
-                self.task, window=pipeline.metrics.window, fading=pipeline.metrics.fading
-            ))
+            name: (
+                learners.build(kind, self.task),
+                Metrics(self.task, window=pipeline.metrics.window, fading=pipeline.metrics.fading),
+            )
             for name, kind in BASELINES[self.task.kind].items()
         }
         self._scale = _LabelScale()
@@ -255,7 +254,9 @@ class Engine:
                     )
                 numbers[name] = len(numbers)
                 self.classes.append(name)
-        return batch.with_labels(np.array([numbers[name] for name in batch.labels.tolist()], dtype=np.float64))
+        return batch.with_labels(
+            np.array([numbers[name] for name in batch.labels.tolist()], dtype=np.float64)
+        )
 
     def _learn(self, batch: Batch) -> None:
         """Progress over events that lie within one tick."""
@@ -374,7 +375,7 @@ class Engine:
         return {name: scores.report() for name, (_, scores) in self._baselines.items()}
 
     def averages(self) -> dict[str, Metrics]:
-        """The metrics objects of learners and baselines, for whoever follows the run."""
+        """Return the metrics of learners and baselines, for whoever follows the run."""
         return {
             **{name: lane.metrics for name, lane in self._lanes.items()},
             **{name: scores for name, (_, scores) in self._baselines.items()},

@@ -34,14 +34,15 @@ class _Table:
         self._engine = engine
         self._metric = PRIMARY[engine.task.kind]
         self._progress = progress
-        self._write = lambda line: tqdm.write(line, file=out)
+        self._out = out
         self._last: dict[str, tuple[float, float]] = {}
-        self.next_at = 1 if progress > 1.0 and not float(progress).is_integer() else max(1, int(progress))
-        self._doubling = isinstance(progress, float)
-        if self._doubling:
-            self.next_at = 1
+        self._grows = isinstance(progress, float)
+        self.next_at = 1 if self._grows else int(progress)
         self._printed_at = 0
         self._header()
+
+    def _write(self, line: str) -> None:
+        tqdm.write(line, file=self._out)  # above the progress bar, if there is one
 
     def _header(self) -> None:
         names = list(self._engine.averages())
@@ -54,7 +55,7 @@ class _Table:
         """Print a line if it is time."""
         if self._engine.n_events >= self.next_at:
             self.line()
-            if self._doubling:
+            if self._grows:
                 while self.next_at <= self._engine.n_events:
                     self.next_at = max(self.next_at + 1, int(self.next_at * self._progress))
             else:
@@ -221,10 +222,11 @@ class Evaluation:
         return [notice for notice in self.notices if notice.what == what]
 
     def _trial(self, opened: Notice) -> report.Trial:
-        """The e-process of one candidate, closed by the verdict that names its version."""
+        """Return the e-process of one candidate, closed by the verdict that names its version."""
         assert self.curves is not None
         verdict = next(
-            (n for n in self.notices if n.version == opened.version and n.what in ("promoted", "rejected")), None
+            (n for n in self.notices if n.version == opened.version and n.what in ("promoted", "rejected")),
+            None,
         )
         points = self.curves.trials.get(opened.version or 0, [])
         log_e = [(event, value) for event, value in points]
@@ -235,7 +237,11 @@ class Evaluation:
             "learner": opened.learner,
             "opened": opened.event,
             "closed": verdict.event if verdict else None,
-            "outcome": "open" if verdict is None else "promoted" if verdict.what == "promoted" else "rejected",
+            "outcome": "open"
+            if verdict is None
+            else "promoted"
+            if verdict.what == "promoted"
+            else "rejected",
             "events": [event for event, _ in log_e],
             "log_e": [value for _, value in log_e],
             "threshold": opened.evidence["threshold"],
@@ -362,11 +368,7 @@ def _parts(batch: Batch, engine: Engine, lines: _Table | None, points: _Curves |
 def results_table(evaluation: Evaluation) -> Iterator[str]:
     """Lines of the final table: every learner and baseline, the best score of each column marked."""
     rows = {**evaluation.learners, **evaluation.baselines}
-    names = [
-        metric
-        for metric in HIGHER_IS_BETTER
-        if any(metric in scores for scores in rows.values())
-    ]
+    names = [metric for metric in HIGHER_IS_BETTER if any(metric in scores for scores in rows.values())]
     best = {
         metric: (max if HIGHER_IS_BETTER[metric] else min)(
             (scores[metric] for name, scores in evaluation.learners.items() if metric in scores),

@@ -191,7 +191,9 @@ class Batch:
             i, error = bad[0]
             raise BadRecord(error.expected, error.got, path=error.path, position=f"row {i}") from error
         for i in np.flatnonzero(~((weight_column >= 0.0) & np.isfinite(weight_column)))[:1].tolist():
-            raise BadRecord("a finite weight >= 0", weight_column[i].item(), position=f"row {i}")
+            raise BadRecord(
+                "a finite weight >= 0", weight_column[i].item(), path="$.weight", position=f"row {i}"
+            )
         return cls(
             features=features,
             labels=label_column,

@@ -34,7 +34,7 @@ def ls(path: Path, version: str | None, as_json: bool) -> int:
         parent = manifest["parent"]
         print(
             f"{manifest['version']:>7}  {manifest['learner']:<14} {manifest['promoted_as'] or '-':<8}"
-            f" {manifest['last_event']:>13,}  {parent if parent is not None else '-':>6}  {', '.join(pointing)}"
+            f" {manifest['last_event']:>13,}  {parent or '-':>6}  {', '.join(pointing)}"
         )
     return 0
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from penstock import checkpoints, sources
@@ -224,9 +223,7 @@ class _Run:
         spec = self._pipeline.checkpoint
         if spec is None:
             return None
-        return checkpoints.load(
-            spec.path, config_hash=self._pipeline.hash(), trust_pickle=spec.trust_pickle
-        )
+        return checkpoints.load(spec.path, config_hash=self._pipeline.hash(), trust_pickle=spec.trust_pickle)
 
 
 def _say(notice: Notice) -> None:

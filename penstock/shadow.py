@@ -32,7 +32,9 @@ __all__ = ["Contender", "Fading", "Gate", "Losses", "Shadow", "ShadowRules"]
 
 _N_BETS: Final = 16
 _SMALLEST_BET: Final = 0.002
-_RECENT: Final = 1.0 - 1.0 / 512  # decay of "lately": what has to hold still, not only on average since the start
+_RECENT: Final = (
+    1.0 - 1.0 / 512
+)  # decay of "lately": what has to hold still, not only on average since the start
 _FUTILITY_ALPHA: Final = 0.05  # a candidate is dropped once shown, at this level, to miss the minimum effect
 
 
@@ -67,7 +69,7 @@ class Fading:
 
 
 class Gate:
-    """Anytime-valid one-sided test: is the average gain so far above `delta`?
+    """Anytime-valid one-sided test of whether the average gain so far is above `delta`.
 
     Sixteen gamblers each bet a constant fraction on ``gain - delta``; their average wealth is an e-process.
     Under the hypothesis that the average conditional gain never exceeded `delta`, the probability that the
@@ -96,7 +98,7 @@ class Gate:
         if not -1.0 < delta < 1.0:
             raise ValueError(f"expected delta in (-1, 1), got {delta}")
         self.delta = delta
-        # A factor is at least 1 - 0.5 (1 + delta) / (1 + |delta|) >= 0.5: one bad event never ruins a gambler.
+        # A factor is at least 1 - 0.5 (1 + delta) / (1 + |delta|) >= 0.5: one bad event ruins nobody.
         self._bets = np.geomspace(_SMALLEST_BET, 0.5 / (1.0 + abs(delta)), _N_BETS)
         self._mantissa = np.ones(_N_BETS)
         self._exponent = np.zeros(_N_BETS, dtype=np.int64)
@@ -255,7 +257,7 @@ class Shadow:
         self._worse = Gate(delta=self.rules.min_effect)
 
     def _start_trial(self) -> None:
-        """Begin to ask whether the candidate is better than what serves by the minimum effect, or misses it."""
+        """Begin to ask whether the candidate is better than what serves by the minimum effect."""
         self._better = Gate(delta=self.rules.min_effect)
         self._futile = Gate(delta=-self.rules.min_effect)
         self._recent_gain = Fading()
@@ -390,9 +392,7 @@ class Shadow:
         self._start_comparison()
         if worse:
             text = f"{name} was shown worse than {against} by {-gain:.4f} on {n_events:,} events"
-            return [
-                Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)
-            ]
+            return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         text = f"{name} against {against}: gain {gain:+.4f} on {n_events:,} events, not shown worse"
         return [self._promote(self._version(name, contender, event), event, how, text, evidence)]
 

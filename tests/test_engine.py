@@ -116,16 +116,22 @@ def test_drift_is_found_answered_and_a_candidate_promoted():
     drifts = [n for n in notices if n.what == "drift" and n.event >= 4000]
     assert drifts
     assert drifts[0].event < 4200
-    replaced = [n for n in notices if n.what == "promoted" and n.how == "replace" and n.event > drifts[0].event]
+    replaced = [
+        n for n in notices if n.what == "promoted" and n.how == "replace" and n.event > drifts[0].event
+    ]
     assert replaced
     assert replaced[0].evidence["log_e"] >= replaced[0].evidence["threshold"]
     assert replaced[0].model is None  # it was handed out when it was opened
-    assert [n for n in notices if n.what == "opened" and n.version == replaced[0].version][0].model is not None
+    opened = next(n for n in notices if n.what == "opened" and n.version == replaced[0].version)
+    assert opened.model is not None
 
 
 def test_replay_does_not_touch_scores_before_it_is_learned():
     events = stream(16)
-    with_replay, without = Engine(config.parse(WHOLE)), Engine(config.parse({**WHOLE, "replay": None, "drift": []}))
+    with_replay, without = (
+        Engine(config.parse(WHOLE)),
+        Engine(config.parse({**WHOLE, "replay": None, "drift": []})),
+    )
     with_replay.progress(events)
     without.progress(events)
     assert with_replay.metrics() == without.metrics()
@@ -150,5 +156,5 @@ def test_too_many_classes():
 
 def test_parameters_that_do_not_go_together_name_the_learner():
     given = {**SMALL, "learners": {"odd": {"kind": "sgd", "update": "coin", "l1": 1.0}}}
-    with pytest.raises(ConfigError, match="`learners.odd`"):
+    with pytest.raises(ConfigError, match=r"`learners\.odd`"):
         Engine(config.parse(given))

@@ -223,9 +223,9 @@ class TestFromRows:
                 ([{}, {"a": {"b": b"c"}}],),
                 "a number, a string, a boolean, a list or a mapping, got b'c' - at `$.a.b`, row 1",
             ),
-            (([{}, {}], None, [1.0, -1.0]), "a finite weight >= 0, got -1.0 - at `$`, row 1"),
-            (([{}, {}], None, [np.nan, -1.0]), "a finite weight >= 0, got nan - at `$`, row 0"),
-            (([{}], None, [np.inf]), "a finite weight >= 0, got inf - at `$`, row 0"),
+            (([{}, {}], None, [1.0, -1.0]), "a finite weight >= 0, got -1.0 - at `$.weight`, row 1"),
+            (([{}, {}], None, [np.nan, -1.0]), "a finite weight >= 0, got nan - at `$.weight`, row 0"),
+            (([{}], None, [np.inf]), "a finite weight >= 0, got inf - at `$.weight`, row 0"),
         ],
     )
     def test_bad_values(self, arguments, message):

@@ -23,8 +23,7 @@ MAY_IMPORT = {
     "notices": BELOW | {"learners"},
     "shadow": BELOW | {"events", "learners", "notices"},
     "config": BELOW | {"events", "learners", "drift", "replay", "sources"},
-    "engine": BELOW
-    | {"events", "config", "learners", "drift", "replay", "metrics", "notices", "shadow"},
+    "engine": BELOW | {"events", "config", "learners", "drift", "replay", "metrics", "notices", "shadow"},
     "tensors": BELOW,
     "snapshots": BELOW | {"events", "learners", "tensors"},
     "checkpoints": BELOW | {"tensors"},

@@ -60,8 +60,9 @@ def test_gate_resumes_in_mid_test():
 NULLS = {
     "independent": lambda rng, n: (rng.random(n) < 0.3) * 1.0 - (rng.random(n) < 0.3),
     "rarely differ": lambda rng, n: (rng.random(n) < 0.02) * rng.choice([-1.0, 1.0], n),
-    "autocorrelated": lambda rng, n: np.repeat(rng.choice([-0.3, 0.3], n // 50 + 1), 50)[:n]
-    * rng.choice([-1.0, 1.0], n),
+    "autocorrelated": lambda rng, n: (
+        np.repeat(rng.choice([-0.3, 0.3], n // 50 + 1), 50)[:n] * rng.choice([-1.0, 1.0], n)
+    ),
     "skewed": lambda rng, n: np.where(rng.random(n) < 0.01, -1.0, 0.01 / 0.99),
     "good and bad blocks": lambda rng, n: (
         rng.uniform(-0.2, 0.2, n) + np.where(np.arange(n) // 250 % 2, 0.3, -0.3)

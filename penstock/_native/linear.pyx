@@ -217,11 +217,8 @@ cdef void cross_namespaces(
             return
     if c < 0:
         pairs(plan, walk, a, b)
-    elif a == c and a != b:  # equal namespaces must be neighbours for their combinations to be counted once
-        if a < b:
-            triples(plan, walk, a, a, b)
-        else:
-            triples(plan, walk, b, a, a)
+    elif a == b or b == c or a == c:  # equal namespaces must be neighbours for combinations to count once
+        triples(plan, walk, min(a, b, c), max(min(a, b), min(max(a, b), c)), max(a, b, c))
     else:
         triples(plan, walk, a, b, c)
 
@@ -347,12 +344,10 @@ cdef inline float finite(double x) noexcept nogil:
 
 
 cdef double derivative(int loss, double p, double y, double tau) noexcept nogil:
-    # dloss/dp. Labels are 0..1 for logistic and squared, 0 or 1 for hinge, as they come for the rest.
+    # dloss/dp. Labels are 0 or 1 for logistic and hinge.
     cdef double sign
     if loss == LOGISTIC:
-        if y == 0.0:
-            return sigmoid(p)
-        return -sigmoid(-p) if y == 1.0 else (1.0 - y) * sigmoid(p) - y * sigmoid(-p)
+        return -sigmoid(-p) if y > 0.0 else sigmoid(p)
     if loss == SQUARED:
         return 2.0 * (p - y)
     if loss == HINGE:
@@ -384,16 +379,11 @@ cdef double logistic_shift(double margin, double hq) noexcept nogil:
 
 cdef double step(int loss, double p, double y, double h, double q, double tau) noexcept nogil:
     # The u for which p + u*q solves dp/ds = -q * dloss/dp over [0, h] (Karampatziakis and Langford 2011).
-    cdef double hq = h * q, rate, sign, error, u
+    cdef double hq = h * q, rate, sign, error
     if hq < 1e-12:
         return -h * derivative(loss, p, y, tau)
     if loss == LOGISTIC:
-        u = 0.0  # a label in between blends the two steps, as Vowpal Wabbit does
-        if y > 0.0:
-            u += y * logistic_shift(p, hq)
-        if y < 1.0:
-            u -= (1.0 - y) * logistic_shift(-p, hq)
-        return u / q
+        return (logistic_shift(p, hq) if y > 0.0 else -logistic_shift(-p, hq)) / q
     if loss == SQUARED:
         return (p - y) * expm1(-2.0 * hq) / q
     if loss == HINGE:
@@ -434,12 +424,13 @@ cdef struct Margins:
     size_t stride  # floats between classes
     Py_ssize_t n_classes
     double* out
-    const double* gravity  # of class 0, the next n_gravity further; NULL where weights are taken as they are
-    size_t gravity_stride
+    const double* totals  # of class 0, those of the next N_TOTALS further; NULL if weights are as stored
 
 
-cdef inline double truncated(double weight, double gravity) noexcept nogil:
-    return copysign(fabs(weight) - gravity, weight) if fabs(weight) > gravity else 0.0
+cdef inline float effective(double weight, const double* totals) noexcept nogil:
+    # What a stored weight stands for, once contraction and gravity (L2 and L1) have had their way.
+    cdef double size = fabs(weight) - totals[GRAVITY]
+    return finite(copysign(size, weight) * totals[CONTRACTION]) if size > 0.0 else 0.0
 
 
 cdef void add_margins(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
@@ -447,11 +438,11 @@ cdef void add_margins(void* context, const uint32_t* buckets, const double* x, P
     cdef const float* weights
     cdef double total
     cdef Py_ssize_t i, k
-    if m.gravity != NULL:
+    if m.totals != NULL:
         for i in range(n):
             weights = m.weights + buckets[i] * m.width
             for k in range(m.n_classes):
-                m.out[k] += truncated(weights[k * m.stride], m.gravity[k * m.gravity_stride]) * x[i]
+                m.out[k] += effective(weights[k * m.stride], m.totals + k * N_TOTALS) * x[i]
     elif m.n_classes == 1:
         total = m.out[0]
         for i in range(n):
@@ -792,8 +783,7 @@ cdef class Linear:
         self.margins.width = self.c.width
         self.margins.stride = self.c.stride
         self.margins.out = self.scratch.data()
-        self.margins.gravity = &totals[0, GRAVITY] if self.l1 > 0.0 and self.rule <= SGD else NULL
-        self.margins.gravity_stride = N_TOTALS
+        self.margins.totals = &totals[0, 0] if self.rule <= SGD and (self.l1 > 0.0 or self.l2 > 0.0) else NULL
         self.answer.limits = &totals[0, LOW]
         self.answer.limits_stride = N_TOTALS
         self.answer.sighted = &sighted[0]
@@ -876,17 +866,14 @@ cdef class Linear:
         """Write what margins are computed with: shape (2^bits * n_classes,)."""
         cdef size_t bucket, n_buckets = <size_t> self.plan.mask + 1
         cdef Py_ssize_t k
-        cdef double gravity, contraction
         self.check(n_classes)
         if <size_t> out.shape[0] != n_buckets * <size_t> n_classes:
             raise ValueError(f"{n_buckets} x {n_classes} weights do not fit {out.shape[0]}")
         with nogil:
             for k in range(n_classes):
-                gravity = self.totals[k, GRAVITY]
-                contraction = self.totals[k, CONTRACTION]
                 for bucket in range(n_buckets):
-                    out[bucket * n_classes + k] = finite(
-                        truncated(self.c.table[bucket * self.c.width + k * self.c.stride], gravity) * contraction
+                    out[bucket * n_classes + k] = effective(
+                        self.c.table[bucket * self.c.width + k * self.c.stride], &self.totals[k, 0]
                     )
 
     cdef int check(self, Py_ssize_t n_classes) except -1:
@@ -907,9 +894,6 @@ cdef class Linear:
         for k in range(self.c.n_classes):
             self.margins.out[k] = 0.0
         visit_row(&self.plan, &self.walk, add_margins, &self.margins)
-        if self.margins.gravity != NULL or self.l2 > 0.0:
-            for k in range(self.c.n_classes):
-                self.margins.out[k] *= self.totals[k, CONTRACTION]
         if out != NULL:
             answer(&self.answer, self.margins.out, out)
         if weight > 0.0:
@@ -971,7 +955,7 @@ cdef class Linear:
             d = derivative(self.answer.loss, self.margins.out[k], target, self.tau)
         self.c.gradient[k] = d * weight if self.rule > SGD else d
         self.c.square[k] = weight * d * d
-        if self.answer.loss == LOGISTIC and fabs(d) <= NEGLIGIBLE and (target == 0.0 or target == 1.0):
+        if self.answer.loss == LOGISTIC and fabs(d) <= NEGLIGIBLE:
             self.c.square[k] = 0.0
 
     cdef void descend(self, double label, double weight) noexcept nogil:
@@ -1031,7 +1015,7 @@ cdef class Linear:
         cdef float* slot
         for bucket in range(<size_t> self.plan.mask + 1):
             slot = self.c.table + bucket * self.c.width + k * self.c.stride
-            slot[0] = finite(truncated(slot[0], self.totals[k, GRAVITY]) * self.totals[k, CONTRACTION])
+            slot[0] = effective(slot[0], &self.totals[k, 0])
         self.totals[k, CONTRACTION] = 1.0
         self.totals[k, GRAVITY] = 0.0
 
@@ -1177,8 +1161,7 @@ cdef class LinearModel:
         m.stride = 1
         m.n_classes = self.answer.n_classes
         m.out = margins
-        m.gravity = NULL
-        m.gravity_stride = 0
+        m.totals = NULL
         for k in range(m.n_classes):
             margins[k] = 0.0
         visit_row(&self.plan, walk, add_margins, &m)

@@ -9,7 +9,7 @@ import inspect
 import math
 import pkgutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +20,7 @@ from river.neighbors import SWINN
 
 from penstock.errors import ConfigError, PenstockError
 from penstock.events import Batch, Row, Task, TaskKind
-from penstock.learners.labels import classes_in, learnable
+from penstock.learners.labels import Sighted, classes_in, learnable
 from penstock.learners.river_state import check_trusted, opaque, unpickled
 from penstock.state import Opaque, State
 
@@ -28,7 +28,7 @@ __all__ = ["River", "RiverModel"]
 
 Step = str | Mapping[str, Any]
 
-_SLACK: Final = 1e-9  # how far the probabilities of a class distribution may add up beside 1 by rounding
+_SLACK: Final = 1e-9  # how far probabilities may add up beside 1 by rounding
 _FLAT: Final = frozenset({float, int, str, bool})
 
 
@@ -97,7 +97,8 @@ class River:
         self._predict = _PREDICT[task.kind]
         self._label = _LABEL[task.kind]
         self._n_events = 0  # learned
-        self._n_classes = 0  # learned, multiclass only
+        self._classes = Sighted()
+        self._frozen: RiverModel | None = None  # of what is known now, if somebody asked for it
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
         """Predict every event with what is known now. Changes nothing.
@@ -107,7 +108,8 @@ class River:
         PenstockError
             If River's model fails on an event; the message names it.
         """
-        return _predict_rows(self._model, self._task, batch.rows, self._n_classes, self._failure)
+        # A copy predicts: some models of River make room for a feature when they are asked about it.
+        return self.freeze().predict(batch)
 
     def learn(self, batch: Batch) -> None:
         """Learn every event, in order.
@@ -133,44 +135,50 @@ class River:
             As `learn`.
         """
         labels, weights = learnable(self._task, batch)
-        n_classes = self._n_classes
+        width = len(self._classes)
         if self._task.kind == "multiclass":
-            n_classes = max(n_classes, classes_in(labels, weights)[1])
-        predictions = _empty(self._task, len(labels), n_classes)
+            width = max(width, classes_in(labels, weights)[1])
+        predictions = _empty(self._task, len(labels), width)
         for i, (row, label, weight) in enumerate(
             zip(batch.rows, labels.tolist(), weights.tolist(), strict=True)
         ):
             features = _flat(row)
+            model = self._model if weight > 0 else self.freeze().model
             try:
-                predictions[i] = self._predict(self._model, features, self._n_classes, n_classes)
+                predictions[i] = self._predict(model, features, self._classes, width)
             except Exception as error:
-                raise self._failure("predict", features, error) from error
+                event = f"predict event {self._n_events + 1}"
+                raise _failure(self._name, event, features, error) from error
             if weight > 0:
                 self._learn_one(features, label, weight)
         return predictions
 
     def _learn_one(self, features: dict[str, Any], label: float, weight: float) -> None:
+        self._frozen = None
         try:
             if self._weighted:
                 self._learn(features, self._label(label), w=weight)
             else:
                 self._learn(features, self._label(label))
         except Exception as error:
-            raise self._failure("learn", features, error) from error
+            raise _failure(self._name, f"learn event {self._n_events + 1}", features, error) from error
         self._n_events += 1
         if self._task.kind == "multiclass":
-            self._n_classes = max(self._n_classes, int(label) + 1)
-
-    def _failure(self, verb: str, features: Mapping[str, Any], error: Exception) -> PenstockError:
-        return _failure(self._name, f"{verb} event {self._n_events + 1}", features, error)
+            self._classes.add(int(label))
 
     def freeze(self) -> RiverModel:
         """Return a model of what is known now, that later learning does not touch."""
-        return RiverModel(self._task, opaque(self._model), self._n_classes)
+        if self._frozen is None:
+            self._frozen = RiverModel(self._task, opaque(self._model), self._classes.state())
+        return self._frozen
 
     def state(self) -> State:
         """Everything needed to go on as if nothing had happened; the model is an opaque entry."""
-        return {"model": opaque(self._model), "events": self._n_events, "classes": self._n_classes}
+        return {
+            "model": self.freeze().pickled,
+            "events": self._n_events,
+            "classes": self._classes.state(),
+        }
 
     def restore(self, state: State) -> None:
         """Become what `state` was taken from.
@@ -183,8 +191,9 @@ class River:
         model = unpickled(state["model"])
         self._learn, self._weighted = _checked(model, self._task, self._name)
         self._model = model
+        self._frozen = None
         self._n_events = int(state["events"])  # type: ignore[arg-type]
-        self._n_classes = int(state["classes"])  # type: ignore[arg-type]
+        self._classes = Sighted(state["classes"])  # type: ignore[arg-type]
 
     @staticmethod
     def load(state: dict[str, Any]) -> RiverModel:
@@ -195,8 +204,7 @@ class River:
         UntrustedState
             If nothing vouches for the pickle in it.
         """
-        check_trusted(state["model"])
-        return RiverModel(Task(state["task"]), state["model"], int(state["classes"]))
+        return RiverModel(Task(state["task"]), check_trusted(state["model"]), state["classes"])
 
 
 class RiverModel:
@@ -205,24 +213,30 @@ class RiverModel:
     Parameters
     ----------
     task : Task
-    data : Opaque
-        The pickled model, trusted.
-    n_classes : int
-        Classes it has learned, if the task is multiclass.
+    pickled : Opaque
+        The model, trusted.
+    classes : iterable of int
+        Those it has learned, if the task is multiclass.
+
+    Attributes
+    ----------
+    pickled : Opaque
     """
 
-    def __init__(self, task: Task, data: Opaque, n_classes: int) -> None:
+    def __init__(self, task: Task, pickled: Opaque, classes: Iterable[int]) -> None:
+        self.pickled: Final = pickled
         self._task = task
-        self._data = data
-        self._n_classes = n_classes
+        self._classes = Sighted(classes)
         self._model: Any = None
         self._reading = threading.Lock()
 
-    def _read(self) -> Any:
+    @property
+    def model(self) -> Any:
+        """The River model itself, not to be changed."""
         if self._model is None:
             with self._reading:
                 if self._model is None:
-                    self._model = unpickled(self._data)
+                    self._model = unpickled(self.pickled)
         return self._model
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
@@ -247,37 +261,23 @@ class RiverModel:
         return prediction if self._task.kind == "multiclass" else float(prediction)
 
     def _predict_rows(self, rows: Sequence[Row]) -> NDArray[np.float64]:
-        model = self._read()
-
-        def failure(verb: str, features: Mapping[str, Any], error: Exception) -> PenstockError:
-            return _failure(type(model).__name__, verb, features, error)
-
-        return _predict_rows(model, self._task, rows, self._n_classes, failure)
+        model, predict, width = self.model, _PREDICT[self._task.kind], len(self._classes)
+        predictions = _empty(self._task, len(rows), width)
+        for i, row in enumerate(rows):
+            features = _flat(row)
+            try:
+                predictions[i] = predict(model, features, self._classes, width)
+            except Exception as error:
+                event = f"predict event {i} of the batch" if len(rows) > 1 else "predict"
+                raise _failure(type(model).__name__, event, features, error) from error
+        return predictions
 
     def state(self) -> State:
         """Everything that ``River.load`` needs, for a snapshot."""
-        return {"model": self._data, "task": self._task.kind, "classes": self._n_classes}
+        return {"model": self.pickled, "task": self._task.kind, "classes": self._classes.state()}
 
 
 # --- predictions ------------------------------------------------------------------------------------------
-
-
-def _predict_rows(
-    model: Any,
-    task: Task,
-    rows: Sequence[Row],
-    n_classes: int,
-    failure: Callable[[str, Mapping[str, Any], Exception], PenstockError],
-) -> NDArray[np.float64]:
-    predict = _PREDICT[task.kind]
-    predictions = _empty(task, len(rows), n_classes)
-    for i, row in enumerate(rows):
-        features = _flat(row)
-        try:
-            predictions[i] = predict(model, features, n_classes, n_classes)
-        except Exception as error:
-            raise failure("predict", features, error) from error
-    return predictions
 
 
 def _empty(task: Task, n: int, n_classes: int) -> NDArray[np.float64]:
@@ -293,7 +293,7 @@ def _distribution(model: Any, features: dict[str, Any]) -> Mapping[Any, float]:
     return distribution
 
 
-def _predict_binary(model: Any, features: dict[str, Any], known: int, width: int) -> float:
+def _predict_binary(model: Any, features: dict[str, Any], classes: Sighted, width: int) -> float:
     distribution = _distribution(model, features)
     false, true = float(distribution.get(False, 0.0)), float(distribution.get(True, 0.0))
     total = false + true
@@ -302,31 +302,20 @@ def _predict_binary(model: Any, features: dict[str, Any], known: int, width: int
     return min(max(true if abs(total - 1.0) <= _SLACK else true / total, 0.0), 1.0)
 
 
-def _predict_classes(
-    model: Any, features: dict[str, Any], known: int, width: int
+def _predict_class(
+    model: Any, features: dict[str, Any], classes: Sighted, width: int
 ) -> NDArray[np.float64] | float:
-    if not known:
-        return 0.0
-    row = np.zeros(width)
-    for number, probability in _distribution(model, features).items():
-        if isinstance(number, int) and 0 <= number < known and probability > 0.0:
-            row[number] = probability
-    total = math.fsum(row)
-    if not 0.0 < total < math.inf:
-        row[:known] = 1.0 / known
-    elif abs(total - 1.0) > _SLACK:
-        row /= total
-    return row
+    return classes.distribution(_distribution(model, features).items(), width) if len(classes) else 0.0
 
 
-def _predict_number(model: Any, features: dict[str, Any], known: int, width: int) -> float:
+def _predict_number(model: Any, features: dict[str, Any], classes: Sighted, width: int) -> float:
     prediction = model.predict_one(features)
     return float(prediction) if prediction is not None and math.isfinite(prediction) else 0.0
 
 
-_PREDICT: Final[Mapping[TaskKind, Callable[[Any, dict[str, Any], int, int], Any]]] = {
+_PREDICT: Final[Mapping[TaskKind, Callable[[Any, dict[str, Any], Sighted, int], Any]]] = {
     "binary": _predict_binary,
-    "multiclass": _predict_classes,
+    "multiclass": _predict_class,
     "regression": _predict_number,
 }
 _LABEL: Final[Mapping[TaskKind, Callable[[float], bool | int | float]]] = {

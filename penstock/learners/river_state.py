@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 from river import base, compose
+from river.rules import AMRules
 
 from penstock.errors import StoreError, UntrustedState
 from penstock.state import Opaque
@@ -113,6 +114,9 @@ class _ContentPickler(pickle._Pickler):
         if isinstance(obj, compose.Pipeline):
             # A pipeline derives from its steps, on first use, how to call them.
             attributes = {"steps": attributes["steps"]}
+        elif isinstance(obj, AMRules):
+            # Its rules are kept under their memory addresses.
+            attributes = {**attributes, "_rules": list(attributes["_rules"].values())}
         elif getattr(obj, "seed", 0) is None:
             # An unseeded generator, as in every distribution of `river.proba`, for drawing samples only.
             attributes = {name: value for name, value in attributes.items() if name != "_rng"}

@@ -118,12 +118,12 @@ class SGD:
     Examples
     --------
     >>> learner = SGD(Task("binary"))
-    >>> batch = Batch.from_rows([{"age": 31.0}, {"age": 62.0}], [0.0, 1.0])
-    >>> learner.progress(batch).round(3)
-    array([0.5  , 0.316])
+    >>> rows = [{"age": 31.0, "country": "SE"}, {"age": 62.0, "country": "NO"}] * 50
+    >>> learner.progress(Batch.from_rows(rows, [0.0, 1.0] * 50))[[0, 1, -2, -1]].round(2)
+    array([0.5 , 0.33, 0.09, 0.93])
     >>> model = learner.freeze()
-    >>> round(model.predict_one({"age": 62.0}), 3)
-    0.625
+    >>> round(model.predict_one({"age": 58.0, "country": "NO"}), 2)
+    0.94
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class SGD:
             **self._frozen,
         )
         self._low, self._high, self._label = _label_range(task, self._loss)
-        self._whole = task.kind == "multiclass" or self._loss == "hinge"
+        self._whole = task.kind != "regression"
         self._clock = np.zeros(1, np.int64)
         self._allocate(1)
         self._n_classes = 0
@@ -251,14 +251,13 @@ class SGD:
 
     def freeze(self) -> SGDModel:
         """Return a model of what is known now, that later learning does not touch."""
-        weights = np.empty((1 << self._bits) * self._n_classes, np.float32)
-        self._kernel.effective_weights(weights, self._n_classes)
-        is_multiclass = self._task.kind == "multiclass"
+        weights = np.empty((1 << self._bits, self._n_classes), np.float32)
+        self._kernel.effective_weights(weights.reshape(-1), self._n_classes)
         low = TOTALS.index("low")
         return SGDModel(
             self._task,
             loss=self._loss,
-            weights=weights.reshape(-1, self._n_classes) if is_multiclass else weights,
+            weights=weights if self._task.kind == "multiclass" else weights.reshape(-1),
             limits=self._totals[: self._n_classes, low : low + 2].copy(),
             sighted=self._sighted[: self._n_classes].copy(),
             **self._frozen,
@@ -445,7 +444,7 @@ def _label_range(task: Task, loss: str) -> tuple[float, float, str]:
     if task.kind == "multiclass":
         return 0.0, MAX_CLASSES - 1.0, f"a class number from 0 to {MAX_CLASSES - 1}"
     if task.kind == "binary":
-        return 0.0, 1.0, "0 or 1" if loss == "hinge" else "a label from 0 to 1"
+        return 0.0, 1.0, "0 or 1"
     if loss == "poisson":
         return 0.0, _FLOAT64_MAX, "a finite number >= 0"
     return -_FLOAT64_MAX, _FLOAT64_MAX, "a finite number"

@@ -161,10 +161,7 @@ class SGDModel:
 
 
 def checked_interactions(interactions: Any) -> list[list[str]]:
-    """Check that `interactions` are lists of 2 or 3 names, and put those with a repeated name into order.
-
-    Equal names must stand side by side for their combinations to be counted once, and the order of names
-    decides the bucket of a cross; sorted is what Vowpal Wabbit does.
+    """Check that `interactions` are lists of 2 or 3 names, and return them as such.
 
     Raises
     ------
@@ -181,10 +178,7 @@ def checked_interactions(interactions: Any) -> list[list[str]]:
             or not all(isinstance(name, str) for name in names)
         ):
             raise ConfigError(f"interactions[{i}]: expected 2 or 3 names of namespaces, got {names!r}")
-    return [
-        sorted(names) if len(names) == 3 and len(set(names)) == 2 and "*" not in names else list(names)
-        for names in interactions
-    ]
+    return [list(names) for names in interactions]
 
 
 def required_array(

@@ -15,7 +15,7 @@ from vowpalwabbit.pyvw import pylibvw
 
 from penstock.errors import ConfigError, StoreError
 from penstock.events import Batch, Row, Task
-from penstock.learners.labels import classes_in, learnable
+from penstock.learners.labels import Sighted, classes_in, learnable
 from penstock.learners.vw_text import vw_text
 from penstock.learners.vw_workspace import Option, Workspace, check_flags, not_saved
 from penstock.state import State
@@ -80,8 +80,9 @@ class VW:
         self._workspace = Workspace(_arguments(task, seed, args))
         options = self._workspace.options()
         self._answer = _Answer.of(task, self._workspace, options)
+        self._workspace.check_resumable()
         self._options = not_saved(options)
-        self._n_classes = 0  # learned, multiclass only
+        self._classes = Sighted()
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
         """Predict every event with what is known now. Changes nothing.
@@ -91,11 +92,7 @@ class VW:
         BadRecord
             If VW fails on an event.
         """
-        answer, predict, n_classes = self._answer, self._workspace.predict, self._n_classes
-        predictions = answer.empty(len(batch), n_classes)
-        for i, text in enumerate(_texts(batch)):
-            predictions[i] = answer.read(predict(text), n_classes, n_classes)
-        return predictions
+        return _predictions(self._workspace, self._answer, self._classes, len(batch), _texts(batch))
 
     def learn(self, batch: Batch) -> None:
         """Learn every event, in order.
@@ -118,7 +115,7 @@ class VW:
         """
         labels, weights = learnable(self._task, batch)
         answer, predict, progress = self._answer, self._workspace.predict, self._workspace.progress
-        known = width = self._n_classes
+        classes, width = self._classes, len(self._classes)
         multiclass = self._task.kind == "multiclass"
         if multiclass:
             width = max(width, classes_in(labels, weights)[1])
@@ -128,24 +125,24 @@ class VW:
             zip(_texts(batch), labels.tolist(), weights.tolist(), strict=True)
         ):
             if not weight > 0.0:
-                predictions[i] = answer.read(predict(text), known, width)
+                predictions[i] = answer.read(predict(text), classes, width)
                 continue
             importance = "" if weight == 1.0 else f"{weight!r} "
             raw = progress(f"{answer.label(label)} {importance}{text}")
-            predictions[i] = answer.read(raw, known, width)
-            if multiclass and label >= known:
-                known = self._n_classes = int(label) + 1
+            predictions[i] = answer.read(raw, classes, width)
+            if multiclass:
+                classes.add(int(label))
         return predictions
 
     def freeze(self) -> VWModel:
         """Return a model of what is known now, that later learning does not touch."""
-        return VWModel(self._answer, self._workspace.save(), self._options, self._n_classes)
+        return VWModel(self._answer, self._workspace.save(), self._options, self._classes.state())
 
     def state(self) -> State:
         """Everything needed to go on as if nothing had happened."""
         return {
             "model": np.frombuffer(self._workspace.save(), dtype=np.uint8),
-            "classes": self._n_classes,
+            "classes": self._classes.state(),
         }
 
     def restore(self, state: State) -> None:
@@ -159,7 +156,7 @@ class VW:
         workspace = Workspace(self._options, _model_bytes(state))
         self._workspace.close()
         self._workspace = workspace
-        self._n_classes = int(state["classes"])  # type: ignore[arg-type]
+        self._classes = Sighted(state["classes"])  # type: ignore[arg-type]
 
     @staticmethod
     def load(state: dict[str, Any]) -> VWModel:
@@ -176,7 +173,7 @@ class VW:
         except ConfigError as error:
             raise StoreError(f"the state of a learner vw cannot be used: {error}") from error
         answer = _Answer(Task(state["task"]), str(state["answer"]), max_classes=int(state["max_classes"]))
-        return VWModel(answer, _model_bytes(state), options, int(state["classes"]))
+        return VWModel(answer, _model_bytes(state), options, state["classes"])
 
 
 class VWModel:
@@ -185,11 +182,11 @@ class VWModel:
     VW cannot be used by two threads at once, so predictions of one model wait for each other.
     """
 
-    def __init__(self, answer: _Answer, data: bytes, options: Sequence[str], n_classes: int) -> None:
+    def __init__(self, answer: _Answer, data: bytes, options: Sequence[str], classes: Iterable[int]) -> None:
         self._answer = answer
         self._data = data
         self._options = tuple(options)
-        self._n_classes = n_classes
+        self._classes = Sighted(classes)
         self._workspace: Workspace | None = None
         self._one_at_a_time = threading.Lock()
 
@@ -209,15 +206,11 @@ class VWModel:
         return prediction if self._answer.task.kind == "multiclass" else float(prediction)
 
     def _predict_texts(self, n: int, texts: Iterable[str]) -> NDArray[np.float64]:
-        answer, n_classes = self._answer, self._n_classes
-        predictions = answer.empty(n, n_classes)
         with self._one_at_a_time:
             if self._workspace is None:
                 # Not with -t: it rewrites regularised weights, and the last bits of predictions with them.
                 self._workspace = Workspace(self._options, self._data)
-            for i, text in enumerate(texts):
-                predictions[i] = answer.read(self._workspace.predict(text), n_classes, n_classes)
-        return predictions
+            return _predictions(self._workspace, self._answer, self._classes, n, texts)
 
     def state(self) -> State:
         """Everything that ``VW.load`` needs, for a snapshot."""
@@ -227,7 +220,7 @@ class VWModel:
             "task": self._answer.task.kind,
             "answer": self._answer.kind,
             "max_classes": self._answer.max_classes,
-            "classes": self._n_classes,
+            "classes": self._classes.state(),
         }
 
 
@@ -246,6 +239,16 @@ def _arguments(task: Task, seed: int, args: str) -> list[str]:
 
 def _texts(batch: Batch) -> Iterable[str]:
     return map(vw_text, batch.rows) if batch.lines is None else batch.lines
+
+
+def _predictions(
+    workspace: Workspace, answer: _Answer, classes: Sighted, n: int, texts: Iterable[str]
+) -> NDArray[np.float64]:
+    predict, width = workspace.predict, len(classes)
+    predictions = answer.empty(n, width)
+    for i, text in enumerate(texts):
+        predictions[i] = answer.read(predict(text), classes, width)
+    return predictions
 
 
 def _model_bytes(state: Mapping[str, Any]) -> bytes:
@@ -328,30 +331,19 @@ class _Answer:
             return "1" if label else self.negative
         return str(int(label) + 1) if self.task.kind == "multiclass" else repr(label)
 
-    def read(self, raw: Any, known: int, width: int) -> Any:
-        """Return a prediction as `Task` says; over `width` classes, the first `known` of which were seen."""
+    def read(self, raw: Any, classes: Sighted, width: int) -> Any:
+        """Return a prediction as `Task` says; over `width` classes if it is multiclass."""
         if self.kind == "margin":
             return _sigmoid(raw)
-        if self.task.kind == "multiclass":
-            return self._read_classes(raw, known, width)
+        if self.kind == "probabilities":
+            return classes.distribution(enumerate(raw), width)
+        if self.kind == "class":
+            return classes.distribution([(raw - 1, 1.0)], width)
         if not math.isfinite(raw):
             return 0.5 if self.task.kind == "binary" else 0.0
-        if self.kind == "symmetric":
-            raw = (1.0 + raw) / 2.0
-        return raw if self.task.kind == "regression" else min(max(raw, 0.0), 1.0)
-
-    def _read_classes(self, raw: Any, known: int, width: int) -> NDArray[np.float64]:
-        row = np.zeros(width)
-        if self.kind == "probabilities":
-            row[:known] = raw[:known]
-        elif 1 <= raw <= known:  # before its first label a tree names class 0
-            row[raw - 1] = 1.0
-        total = math.fsum(row)
-        if 0.0 < total < math.inf:
-            row /= total
-        elif known:
-            row[:known] = 1.0 / known
-        return row
+        if self.kind == "number":
+            return raw
+        return min(max((1.0 + raw) / 2.0 if self.kind == "symmetric" else raw, 0.0), 1.0)
 
 
 def _sigmoid(margin: float) -> float:

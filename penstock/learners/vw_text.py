@@ -37,7 +37,7 @@ def vw_text(row: Row) -> str:
 
     In names and strings white space, control characters, ``:``, ``|`` and ``%`` are written as ``%`` and two
     hexadecimal digits (as in URLs), an empty one as ``%``. Numbers have as many digits as they need; VW reads
-    them as float32.
+    them as float32, to about six digits, and magnitudes below some 1e-28 as 0.
 
     Raises
     ------

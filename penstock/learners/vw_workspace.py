@@ -28,16 +28,14 @@ _REFUSED: Final[Mapping[str, str]] = {
             compressed json dsjson csv flatbuffer initial_regressor final_regressor readable_model invert_hash
             dump_json_weights_experimental save_per_pass output_feature_regularizer_binary
             output_feature_regularizer_text input_feature_regularizer feature_mask predictions raw_predictions
-            extra_metrics audit audit_regressor dictionary dictionary_path span_server span_server_port
-            active active_cover active_simulation help version
+            extra_metrics audit audit_regressor dictionary dictionary_path span_server span_server_port search
+            search_allowed_transitions active active_cover simulation print epsilon_decay_audit csa_debug help
+            version
         """),
         "reads, writes, prints or listens outside of the learner",
     ),
     **dict.fromkeys(
-        _names_in("""
-            dropout lrqdropout replay_b replay_c replay_m rank new_mf OjaNewton autolink ksvm oaa_subsample
-            sparse_weights predict_only_model
-        """),
+        _names_in("dropout lrqdropout oaa_subsample subsample sparse_weights predict_only_model"),
         "keeps something that VW does not save, so that learning could not be resumed exactly",
     ),
     **dict.fromkeys(
@@ -49,6 +47,7 @@ _REFUSED: Final[Mapping[str, str]] = {
         "is for learning in several passes, or for not learning",
     ),
     "named_labels": "names classes, which are numbered here",
+    "indexing": "numbers classes, which count from 1 here",
     "scores": "gives no probabilities: write --probabilities --loss_function logistic",
 }
 _SHORT: Final = {
@@ -63,6 +62,14 @@ _SHORT: Final = {
     "r": "raw_predictions",
     "t": "testonly",
 }
+# Reductions that were seen to go on from a saved model, made with the flags above, as if nothing had
+# happened: the same predictions, and the same bytes when saved again.
+_EXACT: Final = frozenset(
+    _names_in("""
+        gd ftrl freegrad generate_interactions scorer count_label nn boosting lrq lrqfa marginal interact
+        baseline confidence binary classweight oaa ect log_multi recall_tree
+    """)
+)
 # What a saved model has in it although VW does not say so; given again it would be applied twice, or clash.
 _SAVED: Final = frozenset(
     _names_in("""
@@ -194,6 +201,14 @@ class Workspace:
     def takes_one_line(self) -> bool:
         """Whether an example is one line, not several."""
         return not self._vw._is_multiline()
+
+    def check_resumable(self) -> None:
+        """Raise `ConfigError` if it has a reduction of which it is not known that `save` keeps all."""
+        for name in self._vw.get_enabled_learners():
+            if name.partition("-")[0] not in _EXACT:
+                raise ConfigError(
+                    f"vw: {name} is not known to go on from a saved model as if nothing had happened"
+                )
 
     def predict(self, text: str) -> Any:
         """Predict an example, and leave no trace: it is not counted either.

@@ -490,7 +490,7 @@ def evidence_axis(log10_values: Sequence[float | None], threshold: float) -> Axi
     """
     known = [*_known(log10_values), finite(threshold) or 0.0, 0.0]
     low, high = min(known), max(known)
-    room = 0.08 * (high - low or 1.0)
+    room = 0.08 * max(high - low, 1.0)
     low, high = low - room, high + room
     step = max(1, math.ceil(_step(high - low, 4)))
     powers = range(math.ceil(low / step) * step, math.floor(high) + 1, step)

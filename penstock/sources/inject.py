@@ -55,20 +55,16 @@ class Injection:
         if bool(self.flip) + bool(self.rotate_classes) + bool(self.swap_features) != 1:
             raise ConfigError("inject: expected one of flip, rotate_classes and swap_features")
         if self.rotate_classes and len(set(self.rotate_classes)) < 2:
-            raise ConfigError(
-                f"inject.rotate_classes: expected two classes or more, got {self.rotate_classes!r}"
-            )
+            raise ConfigError(f"inject.rotate_classes: expected two or more, got {self.rotate_classes!r}")
         if self.swap_features and (isinstance(self.swap_features, str) or len(set(self.swap_features)) != 2):
             raise ConfigError(f"inject.swap_features: expected two names, got {self.swap_features!r}")
 
     def check(self, task: Task) -> None:
         """Raise ConfigError if `task` has no labels of the kind that is changed."""
         if self.flip and task.kind != "binary":
-            raise ConfigError(
-                f"inject.flip: only the labels of a binary task can be flipped, not of {task.kind}"
-            )
+            raise ConfigError(f"inject.flip: needs a binary task, this one is {task.kind}")
         if self.rotate_classes and task.kind != "multiclass":
-            raise ConfigError(f"inject.rotate_classes: only a multiclass task has classes, not {task.kind}")
+            raise ConfigError(f"inject.rotate_classes: needs a multiclass task, this one is {task.kind}")
 
     def change(self, batch: Batch) -> Batch:
         """Return `batch` changed."""
@@ -85,9 +81,7 @@ class Injection:
         try:
             return np.array([after[label] for label in labels], dtype=object)
         except KeyError as error:
-            raise DataError(
-                f"inject.rotate_classes: an event has the class {error}, which is not listed"
-            ) from None
+            raise DataError(f"inject.rotate_classes: the class {error} of an event is not listed") from None
 
     def _swapped(self, batch: Batch) -> Batch:
         if batch.lines is not None:

@@ -52,9 +52,9 @@ class RecordFile:
         self._is_over = is_over
         self._damage: DataError | None = None
         self._has_ended = False
+        if codec.needs_header and offset:
+            self._codec = self._read_header()
         try:
-            if codec.needs_header and offset:
-                self._codec = self._read_header()
             self._stream = ByteStream(path, offset)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
@@ -168,5 +168,5 @@ class RecordFile:
         )
         with first:
             if not first._take_header():
-                raise DataError("has no header, and the position is behind it")
+                raise DataError(f"{self._path}: has no header, and the position is behind it")
         return first._codec

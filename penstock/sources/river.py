@@ -6,10 +6,11 @@ import difflib
 import importlib
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 
 from penstock.codecs.fields import Fields
 from penstock.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ class RiverSource:
         *,
         params: Mapping[str, Any] | None = None,
         time: str | None = None,
-        classes: list[str | int | bool] | None = None,
+        classes: Annotated[Sequence[str | int | bool], MinLen(2)] | None = None,
         limit: Annotated[int, Ge(1)] | None = None,
         repeat: Annotated[int, Ge(1)] = 1,
         inject: Mapping[str, Any] | None = None,
@@ -85,21 +86,23 @@ class RiverSource:
 
     def _chunks(self, position: Position | None, size: int) -> Iterator[Chunk]:
         at = record_of(position)
-        records = itertools.islice(self._records(), at, self._limit)
         time = self._fields.time
-        while pairs := list(itertools.islice(records, size)):
-            rows = [{str(name): value for name, value in x.items()} for x, _ in pairs]
-            times = None if time is None else [row.pop(time, None) for row in rows]
-            chunk = chunk_of(
-                self._fields, rows, [y for _, y in pairs], times=times, first=at, name=self._name
-            )
-            at += len(pairs)
-            yield chunk
-
-    def _records(self) -> Iterator[tuple[dict[Any, Any], Any]]:
-        for _ in range(self._repeat):
-            # Built anew for each lap and each reader: a stream's random state stays in the object.
-            yield from _build(self._spec)
+        # Built anew for each lap and each reader: a stream's random state stays in the object.
+        laps = itertools.chain.from_iterable(_build(self._spec) for _ in range(self._repeat))
+        records = itertools.islice(laps, at, self._limit)
+        try:
+            while pairs := list(itertools.islice(records, size)):
+                rows = [{str(name): value for name, value in x.items()} for x, _ in pairs]
+                times = None if time is None else [row.pop(time, None) for row in rows]
+                labels = [y for _, y in pairs]
+                chunk = chunk_of(self._fields, rows, labels, times=times, first=at, name=self._name)
+                at += len(pairs)
+                yield chunk
+        finally:
+            with warnings.catch_warnings():
+                # River closes its file where the file ends, not where reading stops.
+                warnings.simplefilter("ignore", ResourceWarning)
+                del laps, records
 
 
 def _names() -> dict[str, Any]:

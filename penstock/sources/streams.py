@@ -66,13 +66,14 @@ class _Gzip:
                         return
                 self._member = zlib.decompressobj(wbits=31)
                 self._is_first = False
-            piece = b"\0" * _READ_BYTES
-            while len(piece) == _READ_BYTES:  # then there may be more, even if all of `data` was taken
+            is_full = True
+            while is_full:  # there may be more to come, even if all of `data` was taken
                 try:
                     piece = self._member.decompress(data, _READ_BYTES)
                 except zlib.error as error:
                     raise DataError(f"damaged gzip data ({error})") from None
                 data = self._member.unconsumed_tail
+                is_full = len(piece) == _READ_BYTES
                 if piece:
                     yield piece
             if self._member.eof:

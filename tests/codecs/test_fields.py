@@ -185,8 +185,11 @@ def test_options_that_cannot_be_used(options, message):
         ("a.ndjson.zst", "json"),
         ("a.csv", "csv"),
         ("a.tsv.gz", "csv"),
-    ]
-    + [("a.parquet", "parquet"), ("a.vw", "vw"), ("a.msgpack", "msgpack"), ("a.mpk.zst", "msgpack")],
+        ("a.parquet", "parquet"),
+        ("a.vw", "vw"),
+        ("a.msgpack", "msgpack"),
+        ("a.mpk.zst", "msgpack"),
+    ],
 )
 def test_format_by_name(name, expected):
     assert format_of(name) == expected

@@ -18,7 +18,7 @@ def test_round_trip():
     rows = [{"a": 1.5, "b": "ü", "c": [1, 2], "n": {"x": -(2**40)}}, {}]
     batch, rejected = CODEC.decode([msgpack.packb({**row, "label": True}) for row in rows], str)
     assert rejected == ()
-    assert list(batch.rows) == [{**rows[0], "n": {"x": -(2**40)}}, {}] or len(batch) == 1
+    assert list(batch.rows) == rows
 
 
 def test_feedback_with_a_timestamp():

@@ -62,7 +62,8 @@ def test_features():
         ),
         (
             b"1 2 3 4 |f a",
-            "expected at most label, importance and initial prediction, got '1 2 3 4 ' - at `$.label`, log.vw:1",
+            "expected at most label, importance and initial prediction, "
+            "got '1 2 3 4 ' - at `$.label`, log.vw:1",
         ),
         (b"1 |f a:nan", "expected a finite number of magnitude <= 1e18, got 'nan' - at `$.f.a`, log.vw:1"),
         (b"1 |f \xff", "expected UTF-8 (byte 5 is not), got b'1 |f \\xff' - at `$`, log.vw:1"),

@@ -38,7 +38,12 @@ def cases(loss):
 def integrated(loss, p, y, h, q, tau=0.5):
     """Where the margin is after following the gradient continuously for `h`."""
     path = solve_ivp(
-        lambda _, z: [-q * loss_derivative(loss, z[0], y, tau)], (0, h), [p], rtol=1e-11, atol=1e-12, method="LSODA"
+        lambda _, z: [-q * loss_derivative(loss, z[0], y, tau)],
+        (0, h),
+        [p],
+        rtol=1e-11,
+        atol=1e-12,
+        method="LSODA",
     )
     return path.y[0, -1]
 
@@ -48,7 +53,7 @@ def integrated(loss, p, y, h, q, tau=0.5):
 def test_smooth_steps_solve_their_differential_equation(loss, data):
     p, y, h, q = data.draw(cases(loss))
     moved = p + q * loss_step(loss, p, y, h, q)
-    assert moved == pytest.approx(integrated(loss, p, y, h, q), abs=1e-8, rel=1e-8)
+    assert moved == pytest.approx(integrated(loss, p, y, h, q), abs=1e-9)
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "poisson", "hinge", "quantile"])
@@ -59,13 +64,6 @@ def test_two_half_steps_are_one_step(loss, data):
     half = p + q * loss_step(loss, p, y, h / 2, q, 0.3)
     halves = half + q * loss_step(loss, half, y, h / 2, q, 0.3)
     assert halves == pytest.approx(whole, abs=1e-12, rel=1e-12)
-
-
-@given(st.floats(-6, 6), st.floats(0, 1), st.floats(1e-4, 4), st.floats(1e-4, 4))
-def test_a_soft_label_blends_the_steps_of_both_classes(p, y, h, q):
-    yes, no = loss_step("logistic", p, 1.0, h, q), loss_step("logistic", p, 0.0, h, q)
-    assert loss_step("logistic", p, y, h, q) == pytest.approx(y * yes + (1 - y) * no, abs=1e-12)
-    assert loss_derivative("logistic", p, y) == pytest.approx(1 / (1 + math.exp(-p)) - y, abs=1e-12)
 
 
 @pytest.mark.parametrize("loss", KINKED)
@@ -106,7 +104,6 @@ def test_logistic_step_keeps_its_precision_where_lamberts_cancels(margin, hq):
         ("quantile", 0.0, 1.0, 1.0, 0.1, 0.5),
         ("quantile", 1.0, 1.0, 1.0, 1.0, 0.0),
         ("poisson", 0.0, 0.0, 1.0, 1.0, -math.log(2)),
-        ("logistic", 0.0, 0.5, 3.0, 1.0, 0.0),
         ("logistic", 0.0, 1.0, 1 + math.e - 1, 1.0, 1.0),
     ],
 )

@@ -293,7 +293,8 @@ def test_every_drift_promotion_decision_and_mark_shows_up(report):
 def test_a_replacement_shows_its_proof(report):
     row = next(row for row in rows(render(report), "timeline-title") if row[1] == "replace")
     assert row[3] == (
-        "Version 90 replaces sgd, better by 0.01234 an event, over 2,048 events, e-value 31.24 (20.00 needed)."
+        "Version 90 replaces sgd, better by 0.01234 an event, over 2,048 events, "
+        "e-value 31.24 (20.00 needed)."
     )
 
 

@@ -1,0 +1,238 @@
+"""A run that is killed anywhere ends where an uninterrupted one does."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from penstock import Predictor, SnapshotStore, config, runner
+from penstock.errors import ConfigError, DataError, StoreError
+
+PIPELINE = {
+    "name": "killed",
+    "task": "binary",
+    "learners": {
+        "sgd": {"kind": "sgd", "bits": 10},
+        "vw": {"kind": "vw", "args": "--loss_function logistic -b 10"},
+        "river": {
+            "kind": "river",
+            "model": ["preprocessing.StandardScaler", "linear_model.LogisticRegression"],
+        },
+    },
+    "drift": [{"kind": "adwin", "direction": "up", "react": "warm_restart"}],
+    "replay": {"kind": "reservoir", "size": 200},
+    "shadow": {"refresh_every": 400, "min_effect": 0.002},
+}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("PENSTOCK_KEY", "a key of the tests")
+
+
+def events(n, drift_at=2000):
+    chance = random.Random(1)
+    for i in range(n):
+        a, b = chance.gauss(0, 1), chance.gauss(0, 1)
+        up = 2 * a - b > 0
+        yield {"id": str(i), "features": {"a": a, "b": {"c": b}}, "label": up != (i >= drift_at)}
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def given(directory, **changes):
+    """The pipeline with everything it writes below `directory`."""
+    return {
+        **PIPELINE,
+        "source": {"kind": "file", "path": str(directory.parent / "events.jsonl")},
+        "snapshots": {"path": str(directory / "snapshots"), "keep": 1000},
+        "checkpoint": {"path": str(directory / "checkpoint"), "every_events": 100},
+        "dead_letters": {"path": str(directory / "dead.jsonl")},
+        **changes,
+    }
+
+
+def pipeline(directory, **changes):
+    return config.parse(given(directory, **changes))
+
+
+def test_run_stores_snapshots_and_letters(tmp_path):
+    records = [json.dumps(record) for record in events(1500)]
+    records.insert(700, '{"features": {"a": 1}}')
+    (tmp_path / "events.jsonl").write_text("\n".join(records))
+    outcome = runner.run(pipeline(tmp_path / "run"))
+    assert (outcome.events, outcome.rejected, outcome.stopped) == (1500, 1, False)
+    (letter,) = map(json.loads, (tmp_path / "run" / "dead.jsonl").read_text().splitlines())
+    assert letter["data"] == '{"features": {"a": 1}}'
+    assert "a label" in letter["reason"]
+    assert letter["where"].endswith("events.jsonl:701")
+    store = SnapshotStore(tmp_path / "run" / "snapshots")
+    assert store.verify() == []
+    assert store.alias("serving").version == outcome.serving
+    with Predictor(tmp_path / "run" / "snapshots", follow=False) as predictor:
+        assert predictor.predict({"a": 3.0}) > 0.9 > 0.1 > predictor.predict({"a": -3.0})
+
+
+def test_finished_run_has_nothing_left_to_do(tmp_path):
+    write(tmp_path / "events.jsonl", events(1000))
+    first = runner.run(pipeline(tmp_path / "run"))
+    again = runner.run(pipeline(tmp_path / "run"))
+    assert (again.events, again.resumed_at, again.digest) == (1000, 1000, first.digest)
+
+
+def test_run_goes_on_with_what_was_appended(tmp_path):
+    everything = list(events(3000))
+    write(tmp_path / "events.jsonl", everything)
+    whole = runner.run(pipeline(tmp_path / "whole"))
+    write(tmp_path / "events.jsonl", everything[:1234])
+    runner.run(pipeline(tmp_path / "parts"))
+    write(tmp_path / "events.jsonl", everything)
+    assert runner.run(pipeline(tmp_path / "parts")).digest == whole.digest
+
+
+def test_stopping_when_asked_loses_nothing(tmp_path):
+    write(tmp_path / "events.jsonl", events(3000))
+    whole = runner.run(pipeline(tmp_path / "whole"))
+    asked = iter([False] * 7 + [True])
+    stopped = runner.run(pipeline(tmp_path / "parts"), batch=100, should_stop=lambda: next(asked))
+    assert (stopped.stopped, stopped.events) == (True, 800)
+    resumed = runner.run(pipeline(tmp_path / "parts"))
+    assert (resumed.resumed_at, resumed.digest, resumed.serving) == (800, whole.digest, whole.serving)
+
+
+def test_killed_twenty_times(tmp_path):
+    """SIGKILL at random moments: in learning, in storing a snapshot, in writing a checkpoint."""
+    lines = [json.dumps(record) for record in events(6000)]
+    for at in (10, 1500, 4000):
+        lines.insert(at, "not a record")
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    whole = runner.run(pipeline(tmp_path / "whole"))
+    path = tmp_path / "killed.yaml"
+    path.write_text(yaml.safe_dump(given(tmp_path / "killed"), sort_keys=False))
+    chance = random.Random(0)
+    command = [sys.executable, "-m", "penstock", "run", str(path), "--batch", "50"]
+    checkpoint = tmp_path / "killed" / "checkpoint"
+    kills = 0
+    while kills < 20:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        # Wait for a sign of life, so that every run gets somewhere, then for a random moment.
+        while process.poll() is None:
+            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.05)
+        process.send_signal(signal.SIGKILL)
+        if process.wait() == 0:
+            break  # it had finished: nothing is left to kill
+        kills += 1
+    assert kills >= 5
+    resumed = runner.run(pipeline(tmp_path / "killed"))
+    assert resumed.digest == whole.digest
+    assert resumed.serving == whole.serving
+    for name in ("dead.jsonl", "snapshots/serving.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    killed, uninterrupted = (SnapshotStore(tmp_path / name / "snapshots") for name in ("killed", "whole"))
+    assert killed.versions() == uninterrupted.versions()
+    assert killed.verify() == []
+
+
+def test_sigterm_checkpoints_and_exits_0(tmp_path):
+    write(tmp_path / "events.jsonl", events(500))
+    path = tmp_path / "p.yaml"
+    changes = given(tmp_path / "run")
+    changes["source"]["follow"] = True
+    path.write_text(yaml.safe_dump(changes, sort_keys=False))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "penstock", "run", str(path)], stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "run" / "checkpoint").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.startswith("stopped at event 500 ")
+
+
+def test_second_run_of_the_same_checkpoint_is_refused(tmp_path):
+    write(tmp_path / "events.jsonl", events(200))
+
+    def second():
+        with pytest.raises(StoreError, match="another run is using the checkpoint"):
+            runner.run(pipeline(tmp_path / "run"))
+        return True
+
+    assert runner.run(pipeline(tmp_path / "run"), should_stop=second).stopped
+
+
+def test_checkpoint_of_another_configuration_is_refused(tmp_path):
+    write(tmp_path / "events.jsonl", events(300))
+    runner.run(pipeline(tmp_path / "run"))
+    before = (tmp_path / "run" / "checkpoint").read_bytes()
+    with pytest.raises(StoreError, match="belongs to another configuration"):
+        runner.run(pipeline(tmp_path / "run", tick=100))
+    assert (tmp_path / "run" / "checkpoint").read_bytes() == before
+
+
+def test_new_run_counts_on_in_a_store_that_is_not_empty(tmp_path):
+    write(tmp_path / "events.jsonl", events(1000))
+    first = runner.run(pipeline(tmp_path / "run"))
+    for name in ("checkpoint", "checkpoint.previous"):
+        (tmp_path / "run" / name).unlink()
+    second = runner.run(pipeline(tmp_path / "run"))
+    assert second.digest == first.digest
+    assert second.serving == 2 * first.serving
+
+
+def test_pickles_need_a_key_or_consent_before_anything_is_learned(tmp_path, monkeypatch):
+    monkeypatch.delenv("PENSTOCK_KEY")
+    with pytest.raises(ConfigError, match=r"PENSTOCK_KEY to sign it, or `checkpoint\.trust_pickle: true`"):
+        runner.run(pipeline(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoint_signed_with_another_key_is_not_unpickled(tmp_path, monkeypatch):
+    write(tmp_path / "events.jsonl", events(300))
+    runner.run(pipeline(tmp_path / "run"))
+    monkeypatch.setenv("PENSTOCK_KEY", "another")
+    with pytest.raises(StoreError, match="PENSTOCK_KEY"):
+        runner.run(pipeline(tmp_path / "run"))
+
+
+def test_too_many_bad_records_end_the_run_and_keep_what_was_learned(tmp_path):
+    lines = [json.dumps(record) for record in events(500)] + ["x"] * 50
+    (tmp_path / "events.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=r"50 of 550 records cannot be used.*max_bad_rate 0.01"):
+        runner.run(pipeline(tmp_path / "run"))
+    assert len((tmp_path / "run" / "dead.jsonl").read_text().splitlines()) == 50
+
+
+def test_truncated_gzip_keeps_what_was_readable(tmp_path):
+    import gzip
+
+    text = "".join(json.dumps(record) + "\n" for record in events(4000)).encode()
+    packed = gzip.compress(text, mtime=0)
+    (tmp_path / "events.jsonl").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DataError, match=r"events\.jsonl"):
+        runner.run(pipeline(tmp_path / "run"))
+    (tmp_path / "events.jsonl").write_bytes(packed)
+    resumed = runner.run(pipeline(tmp_path / "run"))
+    assert resumed.resumed_at > 1000
+    assert resumed.digest == runner.run(pipeline(tmp_path / "whole")).digest
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_unwritable_directory(tmp_path):
+    write(tmp_path / "events.jsonl", events(300))
+    (tmp_path / "run").mkdir(mode=0o500)
+    with pytest.raises(StoreError, match="cannot write"):
+        runner.run(pipeline(tmp_path / "run"))
