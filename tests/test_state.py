@@ -125,3 +125,19 @@ class TestSections:
         joined = prefixed(one, "one") | prefixed(other, "other")
         assert digest(section(joined, "one")) == digest(one)
         assert digest(section(joined, "other")) == digest(other)
+
+
+def test_an_opaque_digest_is_computed_once_and_only_when_asked_for():
+    calls = []
+
+    def content() -> str:
+        calls.append(1)
+        return "d" * 64
+
+    opaque = Opaque(data=b"model", digest=content)
+    assert (opaque.data, opaque.trusted, calls) == (b"model", True, [])
+    assert opaque != Opaque(data=b"other", digest="d" * 64)
+    assert calls == []
+    assert opaque == Opaque(data=b"model", digest="d" * 64)
+    assert digest({"a": opaque}) == digest({"a": Opaque(data=b"", digest="d" * 64)})
+    assert calls == [1]

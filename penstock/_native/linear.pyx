@@ -38,6 +38,7 @@ cdef extern from *:
 cdef enum:
     BLOCK = 512  # entries: 6 KiB, and few events have more
     MAX_ORDER = 3
+    MAX_SPARE = 1 << 16  # entries (1 MiB) that a buffer may hold on to between calls
 
 cdef enum:
     BINARY = 0
@@ -76,6 +77,7 @@ cdef const double FLOAT_MAX = 3.4028234663852886e38
 cdef const double FLOAT_MIN = 1.1754943508222875e-38
 cdef const double X_MIN = 1.084202e-19  # sqrt(FLOAT_MIN): smaller |x| count as this in norms
 cdef const double NEGLIGIBLE = 2.0**-24  # a logistic loss that is 0 in float32 teaches nothing, not even scales
+cdef const double NO_WAY = 1e-12  # a margin that moves by less than this moves along a straight line
 cdef const double MAX_EXPONENT = 44.0  # exp(44)^2 is the largest square that fits a float32
 
 HEADS = {"binary": BINARY, "multiclass": MULTICLASS, "regression": REGRESSION}
@@ -270,6 +272,10 @@ cdef inline void visit_again(const Plan* plan, Walk* walk, Visit visit, void* co
         visit_row(plan, walk, visit, context)
 
 
+cdef inline bint may_be_kept(Buffer buffer) noexcept:
+    return buffer.indices.capacity() <= MAX_SPARE
+
+
 cdef int make_plan(Plan* plan, int bits, bint constant, interactions) except -1:
     cdef Interaction interaction
     cdef Py_ssize_t term
@@ -377,10 +383,23 @@ cdef double logistic_shift(double margin, double hq) noexcept nogil:
     return d
 
 
+cdef double poisson_step(double p, double y, double h, double q) noexcept nogil:
+    cdef double hq = h * q, rate = exp(p)
+    if hq * max(rate, y) < NO_WAY:
+        return h * (y - rate)
+    if y <= 0.0:
+        return -log1p(rate * hq) / q
+    if y * hq > MAX_EXPONENT:
+        return (log(y) - p) / q
+    return y * h - log1p(rate * expm1(y * hq) / y) / q
+
+
 cdef double step(int loss, double p, double y, double h, double q, double tau) noexcept nogil:
     # The u for which p + u*q solves dp/ds = -q * dloss/dp over [0, h] (Karampatziakis and Langford 2011).
-    cdef double hq = h * q, rate, sign, error
-    if hq < 1e-12:
+    cdef double hq = h * q, sign, error
+    if loss == POISSON:
+        return poisson_step(clamp(p, -MAX_EXPONENT, MAX_EXPONENT), y, h, q)
+    if hq < NO_WAY:
         return -h * derivative(loss, p, y, tau)
     if loss == LOGISTIC:
         return (logistic_shift(p, hq) if y > 0.0 else -logistic_shift(-p, hq)) / q
@@ -392,18 +411,10 @@ cdef double step(int loss, double p, double y, double h, double q, double tau) n
         if error <= 0.0:
             return 0.0
         return sign * (h if hq < error else error / q)
-    if loss == QUANTILE:
-        error = y - p
-        if error > 0.0:
-            return tau * h if tau * hq < error else error / q
-        return (tau - 1.0) * h if (tau - 1.0) * hq > error else error / q
-    p = clamp(p, -MAX_EXPONENT, MAX_EXPONENT)
-    rate = exp(p)
-    if y <= 0.0:
-        return -log1p(rate * hq) / q
-    if y * hq > MAX_EXPONENT:
-        return (log(y) - p) / q
-    return y * h - log1p(rate * expm1(y * hq) / y) / q
+    error = y - p
+    if error > 0.0:
+        return tau * h if tau * hq < error else error / q
+    return (tau - 1.0) * h if (tau - 1.0) * hq > error else error / q
 
 
 def loss_derivative(str loss, double p, double y, double tau=0.5):
@@ -710,8 +721,8 @@ cdef class Linear:
     cdef Margins margins
     cdef Answer answer
     cdef int rule
-    cdef bint invariant, ranged, clipped
-    cdef double learning_rate, tau, l1, l2
+    cdef bint invariant, ranged
+    cdef double learning_rate, tau
     cdef vector[double] scratch
     cdef float[::1] table
     cdef double[:, ::1] totals
@@ -729,12 +740,9 @@ cdef class Linear:
         self.answer.loss = LOSSES[loss]
         self.rule = RULES[rule]
         self.invariant = invariant
-        self.clipped = clipped
         self.ranged = clipped and self.answer.loss in (SQUARED, HINGE, QUANTILE)
         self.learning_rate = learning_rate
         self.tau = tau
-        self.l1 = l1
-        self.l2 = l2
         self.c.stride = stride_of(rule, half_life > 0.0)
         self.c.normalised = self.rule == NAG
         self.c.square_root = power_t == 0.5
@@ -783,7 +791,7 @@ cdef class Linear:
         self.margins.width = self.c.width
         self.margins.stride = self.c.stride
         self.margins.out = self.scratch.data()
-        self.margins.totals = &totals[0, 0] if self.rule <= SGD and (self.l1 > 0.0 or self.l2 > 0.0) else NULL
+        self.margins.totals = &totals[0, 0] if self.rule <= SGD and (self.c.l1 > 0.0 or self.c.l2 > 0.0) else NULL
         self.answer.limits = &totals[0, LOW]
         self.answer.limits_stride = N_TOTALS
         self.answer.sighted = &sighted[0]
@@ -859,7 +867,7 @@ cdef class Linear:
             else:
                 self.event(label, weight, &scalar if self.answer.head != MULTICLASS else NULL)
         finally:
-            self.buffer = buffer
+            self.buffer = buffer if may_be_kept(buffer) else None
         return scalar
 
     def effective_weights(self, float[::1] out, Py_ssize_t n_classes):
@@ -1001,11 +1009,11 @@ cdef class Linear:
             u = step(self.answer.loss, self.margins.out[k], target, h, c.moved[k], self.tau)
         else:
             u = -h * c.gradient[k]
-        if (self.l1 > 0.0 or self.l2 > 0.0) and fabs(u) > 1e-8:
+        if (c.l1 > 0.0 or c.l2 > 0.0) and fabs(u) > 1e-8:
             if fabs(c.gradient[k]) > 1e-8:
                 shrink = -u / c.gradient[k]
-                totals[CONTRACTION] *= max(1.0 - self.l2 * shrink, 1e-3)
-                totals[GRAVITY] += min(self.l1 * shrink, FLOAT_MAX)
+                totals[CONTRACTION] *= max(1.0 - c.l2 * shrink, 1e-3)  # never past zero
+                totals[GRAVITY] += min(c.l1 * shrink, FLOAT_MAX)
             u /= totals[CONTRACTION]
         return u * multiplier
 
@@ -1113,7 +1121,8 @@ cdef class LinearModel:
                 self.use(&walk, buffer)
                 self.predict_row(&walk, margins.data(), &out[0])
         finally:
-            self.buffers.append(buffer)
+            if may_be_kept(buffer):
+                self.buffers.append(buffer)
 
     def run_scalar(self, row):
         """Predict one dict with a model of one output: a float.
@@ -1134,7 +1143,8 @@ cdef class LinearModel:
             self.use(&walk, buffer)
             self.predict_row(&walk, &margin, &out)
         finally:
-            self.buffers.append(buffer)
+            if may_be_kept(buffer):
+                self.buffers.append(buffer)
         return out
 
     cdef Buffer take_buffer(self):

@@ -123,7 +123,7 @@ class SGD:
     array([0.5 , 0.33, 0.09, 0.93])
     >>> model = learner.freeze()
     >>> round(model.predict_one({"age": 58.0, "country": "NO"}), 2)
-    0.94
+    0.93
     """
 
     def __init__(

@@ -341,7 +341,7 @@ def simulated(kind, n=200, d=6, seed=0, classes=3):
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize(("kind", "loss"), TASKS)
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_matches_the_twin(configuration, kind, loss, data):
     parameters = CONFIGURATIONS[configuration]
@@ -697,7 +697,7 @@ ANY_FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 @pytest.mark.parametrize("configuration", [*CONFIGURATIONS, "unclipped"])
 @pytest.mark.parametrize(("kind", "loss"), [*TASKS, ("multiclass", "logistic"), ("multiclass", "softmax")])
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(data=st.data())
 def test_predictions_stay_finite_whatever_comes(configuration, kind, loss, data):
     unclipped = configuration == "unclipped"
@@ -800,13 +800,13 @@ def test_a_frozen_model_predicts_as_the_learner_did_and_never_changes(kind, conf
     learner.learn(batch.slice(0, 100))
     expected = learner.predict(batch)
     model = learner.freeze()
-    np.testing.assert_allclose(model.predict(batch), expected, rtol=1e-5, atol=1e-6)
     frozen = model.predict(batch)
+    assert (frozen == expected).all()
     before = digest(model.state())
     learner.learn(batch)
     assert (model.predict(batch) == frozen).all()
     assert digest(model.state()) == before
-    assert [np.array_equal(model.predict_one(row), p) for row, p in zip(batch.rows, frozen, strict=True)]
+    assert all(np.array_equal(model.predict_one(row), p) for row, p in zip(batch.rows, frozen, strict=True))
     with pytest.raises(ValueError, match="read-only"):
         model.weights[0] = 1.0
     for again in (load_model("sgd", model.state()), pickle.loads(pickle.dumps(model))):
