@@ -33,7 +33,7 @@ source:
   inject: {at: $drift_at, flip: true}           # from here on the labels mean the opposite: a concept drift
 learners:
   sgd: {kind: sgd}
-  vw: {kind: vw, args: "--loss_function logistic"}
+  vw: {kind: vw, args: "--loss_function logistic -q ::"}
   trees: {kind: river, model: tree.HoeffdingTreeClassifier}
 drift:
   - {kind: adwin, on: loss, direction: up, react: warm_restart}

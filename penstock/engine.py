@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +19,6 @@ from numpy.typing import NDArray
 
 from penstock import drift, learners, replay
 from penstock.config import DriftRule, Pipeline
-from penstock.drift.base import Drift
 from penstock.errors import ConfigError, DataError, PenstockError
 from penstock.events import Batch, Task
 from penstock.learners.base import Learner
@@ -44,6 +45,18 @@ _REACTIONS: Final = {
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
 _SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
 _MIN_RECENT: Final = 512  # events after a restart before a learner may be proposed for serving
+_LARGEST_LABEL: Final = 1e140  # beyond it a label's square would leave the range of floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Alarm:
+    """What a detector found, and when."""
+
+    before: float
+    after: float
+    width: int
+    event: int  # events seen by then, the one that gave the alarm included
+    n_offered: int  # events that the replay buffer will have been offered by then
 
 
 class _Watched:
@@ -52,28 +65,35 @@ class _Watched:
     def __init__(self, rule: DriftRule) -> None:
         self.rule = rule
         self.detector = drift.build(rule.kind, **rule.parameters)
-        self.alarm: Drift | None = None  # its index counts from the first event ever
+        self.alarm: _Alarm | None = None
 
-    def update(self, values: NDArray[np.float64], n_before: int) -> None:
+    def update(
+        self, values: NDArray[np.float64], judged: NDArray[np.intp] | None, n_before: int, n_offered: int
+    ) -> None:
+        """Take the losses of the events at `judged` (None: all) of a batch that comes after `n_before`."""
         found = self.detector.update(values)
         if found is not None and self.alarm is None:
-            self.alarm = Drift(
-                index=n_before + found.index, before=found.before, after=found.after, width=found.width
+            place = found.index if judged is None else int(judged[found.index])
+            self.alarm = _Alarm(
+                before=found.before,
+                after=found.after,
+                width=found.width,
+                event=n_before + place + 1,
+                n_offered=n_offered + found.index + 1,
             )
 
     def state(self) -> State:
         state = prefixed(self.detector.state(), "detector")
         if self.alarm is not None:
-            alarm = self.alarm
-            state["alarm"] = np.array([alarm.index, alarm.before, alarm.after, alarm.width], dtype=np.float64)
+            state["alarm"] = np.array(astuple(self.alarm), dtype=np.float64)
         return state
 
     def restore(self, state: State) -> None:
         self.detector.restore(section(state, "detector"))
         alarm = state.get("alarm")
         if isinstance(alarm, np.ndarray):
-            index, before, after, width = alarm.tolist()
-            self.alarm = Drift(index=int(index), before=before, after=after, width=int(width))
+            before, after, *counts = alarm.tolist()
+            self.alarm = _Alarm(before, after, *map(int, counts))
         else:
             self.alarm = None
 
@@ -150,7 +170,7 @@ class _LabelScale:
         self.value: float | None = None  # until the first tick has ended no loss can be put into [0, 1]
 
     def update(self, labels: NDArray[np.float64]) -> None:
-        for label in labels.tolist():
+        for label in np.clip(labels, -_LARGEST_LABEL, _LARGEST_LABEL).tolist():
             self._n += 1
             off = label - self._mean
             self._mean += off / self._n
@@ -228,17 +248,21 @@ class Engine:
         PenstockError
             If a learner fails on an event; the engine must not be used any further.
         """
-        batch = self._numbered(batch)
         notices: list[Notice] = []
+        for part in self.ticks(self._numbered(batch)):
+            self._learn(part)
+            if self.n_events % self.pipeline.tick == 0:
+                notices += self._end_tick()
+        return notices
+
+    def ticks(self, batch: Batch) -> Iterator[Batch]:
+        """Cut a batch where ticks end. Each part has to be progressed over before the next is asked for."""
         tick = self.pipeline.tick
         start = 0
         while start < len(batch):
             stop = min(len(batch), start + tick - self.n_events % tick)
-            self._learn(batch if stop - start == len(batch) else batch.slice(start, stop))
-            if self.n_events % tick == 0:
-                notices += self._end_tick()
+            yield batch if stop - start == len(batch) else batch.slice(start, stop)
             start = stop
-        return notices
 
     def _numbered(self, batch: Batch) -> Batch:
         """Replace class names by their numbers, in the order of first sighting."""
@@ -263,15 +287,18 @@ class Engine:
         counted = batch.weights > 0.0
         judged = None if counted.all() else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
+        n_offered = self._replay.n_offered if self._replay is not None else 0
         losses: dict[str, NDArray[np.float64]] = {}
         for name, lane in self._lanes.items():
-            predictions = lane.learner.progress(batch)
-            lane.metrics.update(predictions, batch.labels, batch.weights)
+            with self._blaming(f"learner `{name}`", len(batch)):
+                predictions = lane.learner.progress(batch)
+                lane.metrics.update(predictions, batch.labels, batch.weights)
             if judged is not None:
                 predictions = predictions[judged]
             for watched in lane.watched:
                 if self._can_judge:
-                    watched.update(self._losses(predictions, events, watched.rule.on), self.n_events)
+                    values = self._losses(predictions, events, watched.rule.on)
+                    watched.update(values, judged, self.n_events, n_offered)
             if self._can_judge:
                 losses[name] = self._losses(predictions, events)
                 lane.recent_loss.update(losses[name])
@@ -284,12 +311,24 @@ class Engine:
                 prior = self._losses(predictions if judged is None else predictions[judged], events)
         if self.shadow is not None and prior is not None:
             lineages = {name: lane.lineage for name, lane in self._lanes.items()}
-            self.shadow.observe(events, losses, lineages, prior, self._losses)
+            with self._blaming("a frozen model", len(batch)):
+                self.shadow.observe(events, losses, lineages, prior, self._losses)
         if self._replay is not None:
             self._replay.offer(events)
         if self.task.kind == "regression":
             self._scale.update(events.labels)
         self.n_events += len(batch)
+
+    @contextmanager
+    def _blaming(self, who: str, n: int) -> Iterator[None]:
+        """Say who failed on the next `n` events, whatever was raised."""
+        try:
+            yield
+        except Exception as error:  # a learner may be anyone's class, and raise anything
+            first, last = self.n_events + 1, self.n_events + n
+            where = f"event {first:,}" if n == 1 else f"events {first:,} to {last:,}"
+            what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
+            raise PenstockError(f"{who} failed on {where}: {what}{error}") from error
 
     @property
     def _can_judge(self) -> bool:
@@ -323,10 +362,11 @@ class Engine:
             notices.append(
                 Notice(
                     what="drift",
-                    event=alarm.index,
+                    event=alarm.event,
                     learner=lane.name,
                     text=f"{rule.kind} on the {rule.on} of {lane.name}: {alarm.before:.3f} before, "
-                    f"{alarm.after:.3f} over the last {alarm.width:,} events; {_REACTIONS[rule.react]}",
+                    f"{alarm.after:.3f} over the last {alarm.width:,} events; "
+                    f"{_REACTIONS[rule.react]}",
                     evidence={
                         "detector": rule.kind,
                         "reaction": rule.react,
@@ -344,16 +384,11 @@ class Engine:
             lane.restart()
             if rule.react == "warm_restart" and self._replay is not None:
                 # What was learned before the change would teach the old concept again, now and in replay.
-                self._replay.forget(before=self._change(alarm))
+                self._replay.forget(before=alarm.n_offered - alarm.width)
                 remembered = self._replay.contents()
                 if remembered is not None:
-                    lane.learner.learn(remembered)
+                    self._learn_again(lane, remembered)
         return notices
-
-    def _change(self, alarm: Drift) -> int:
-        """Place of the change in the order in which the buffer was offered events."""
-        assert self._replay is not None
-        return self._replay.n_offered - alarm.width - (self.n_events - 1 - alarm.index)
 
     def _learn_replayed(self) -> None:
         """Mix past events in: learned, but neither scored nor shown to a detector or the gate."""
@@ -364,7 +399,16 @@ class Engine:
         if sample is not None:
             sample = sample.with_weights(sample.weights * rule.weight)
             for lane in self._lanes.values():
-                lane.learner.learn(sample)
+                self._learn_again(lane, sample)
+
+    def _learn_again(self, lane: _Lane, past: Batch) -> None:
+        try:
+            lane.learner.learn(past)
+        except Exception as error:  # as in `_blaming`
+            what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
+            raise PenstockError(
+                f"learner `{lane.name}` failed on replayed events, after event {self.n_events:,}: {what}{error}"
+            ) from error
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Scores so far of every learner; see `penstock.metrics.Metrics.report`."""

@@ -25,7 +25,7 @@ class Notice:
         version serves from here on; ``rejected``: a candidate was dropped; ``withheld``: a scheduled
         promotion was not made, because what was to serve had been shown worse.
     event : int
-        How many events the engine had seen when it happened.
+        How many events the engine had seen when it happened, the one that caused it included.
     learner : str
     text : str
         One sentence for people.

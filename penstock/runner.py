@@ -153,8 +153,10 @@ class _Run:
 
     def _learn(self, chunk: Chunk) -> None:
         self._agrees = False
-        for notice in self._engine.progress(chunk.batch):
-            self._publish(notice)
+        # Tick by tick, so that a snapshot is described as of its own tick, wherever the chunk was cut.
+        for part in self._engine.ticks(chunk.batch):
+            for notice in self._engine.progress(part):
+                self._publish(notice)
         self._position = chunk.position
         self._agrees = True
 

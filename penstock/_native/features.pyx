@@ -480,7 +480,8 @@ cdef enum Kind:
     NOT_A_NUMBER
     INTEGER
     DECIMAL
-    OUT_OF_RANGE  # NaN, infinite, or of magnitude > 1e18
+    NOT_FINITE
+    OUT_OF_RANGE  # of magnitude > 1e18
 
 
 cdef struct Number:
@@ -527,7 +528,7 @@ cdef Kind _read_number(Text first, Text last, Number* number) except *:
     cdef unsigned long long integer = 0
     cdef Py_ssize_t n_digits
     if _is_not_finite(start, last):
-        return Kind.OUT_OF_RANGE
+        return Kind.NOT_FINITE
     while _is_digit(at, last):
         if integer <= MAX_INTEGER:  # stays above it from then on
             integer = 10 * integer + (at[0] - c"0")
@@ -602,7 +603,9 @@ cdef dict _encode_record(
             if cell in missing:
                 continue
             kind = Kind.NOT_A_NUMBER if kinds[i] == Column.CATEGORY else _read_cell(cell, &number)
-            if kind == Kind.OUT_OF_RANGE:
+            if kind == Kind.OUT_OF_RANGE and kinds[i] == Column.AUTO:
+                kind = Kind.NOT_A_NUMBER  # an identifier: 04e09220 is one, and so are twenty digits
+            if kind == Kind.NOT_FINITE or kind == Kind.OUT_OF_RANGE:
                 raise _Unusable(FINITE, cell)
             if kind == Kind.NOT_A_NUMBER:
                 if kinds[i] == Column.NUMBER:
@@ -630,7 +633,8 @@ def encode_cells(names, kinds, records, missing):
     ----------
     names : sequence of str, length m
     kinds : sequence of int, length m
-        Of each column: 0 takes what reads as a number for one, and everything else for a category;
+        Of each column: 0 takes what reads as a number of magnitude <= 1e18 for one, and everything else
+        for a category;
         1 takes numbers only; 2 takes every cell for a category; 3 ignores the column.
     records : sequence of sequences of str, length n
     missing : set of str
@@ -773,7 +777,7 @@ cdef Text _encode_namespace(Text at, Text last, dict spaces, Buffer out) except 
         if not space:
             raise _Unusable("the name of a namespace before its ':'", _decode(at - 1, end))
         kind = _read_number(at, end, &scale)
-        if kind == Kind.NOT_A_NUMBER or kind == Kind.OUT_OF_RANGE or (end != last and end[0] == c":"):
+        if kind > Kind.DECIMAL or kind == Kind.NOT_A_NUMBER or (end != last and end[0] == c":"):
             raise _unusable_in_line(FINITE, at, _word_end(at, last), space, None)
     features = None
     at = end
@@ -790,7 +794,7 @@ cdef Text _encode_namespace(Text at, Text last, dict spaces, Buffer out) except 
             at = end + 1
             end = _token_end(at, last)
             kind = _read_number(at, end, &number)
-            if kind == Kind.OUT_OF_RANGE:
+            if kind == Kind.NOT_FINITE or kind == Kind.OUT_OF_RANGE:
                 raise _unusable_in_line(FINITE, at, end, space, name)
             if kind == Kind.NOT_A_NUMBER or (end != last and end[0] == c":"):
                 end = _word_end(at, last)

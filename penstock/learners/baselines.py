@@ -8,7 +8,7 @@ in benchmarking data stream classification and how to avoid them", ECML PKDD).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,8 @@ from penstock.learners.labels import classes_in, learnable
 from penstock.state import State
 
 __all__ = ["ConstantModel", "NoChange", "Prior"]
+
+_LEAST_SURE: Final = 0.51  # of the no-change baseline: less would be the prediction of a change
 
 
 class ConstantModel:
@@ -101,9 +103,9 @@ class _Baseline(ABC):
 class Prior(_Baseline):
     """Predicts the average of the labels seen so far, each counted with its weight.
 
-    A class's probability is its share of the weight (nothing is added, so it is 0 before the class was
-    seen); a regression's prediction is the weighted mean. Before the first label: 0.5 for a binary task,
-    zeros for a multiclass one, 0 for a regression. What it knows grows by one sum per class.
+    A binary prediction is ``(sum + 1/2) / (weight + 1)``, the estimator of Krichevsky and Trofimov (1981),
+    which starts at 0.5 and is never sure; a class's probability is its share of the weight, 0 before it was
+    seen; a regression's prediction is the weighted mean, 0 before the first label.
 
     Parameters
     ----------
@@ -115,21 +117,20 @@ class Prior(_Baseline):
     --------
     >>> prior = Prior(Task("binary"))
     >>> prior.progress(Batch.from_rows([{}, {}, {}], [1.0, 0.0, 0.0])).round(3).tolist()
-    [0.5, 1.0, 0.5]
+    [0.5, 0.75, 0.5]
     """
 
     def __init__(self, task: Task, *, seed: int = 0) -> None:
         super().__init__(task, seed=seed)
-        self._weight = 0.0
+        binary = task.kind == "binary"
+        self._weight = 1.0 if binary else 0.0
         # The weight of each class, or of one column: the sum of weight * label.
-        self._sums = np.zeros(0 if task.kind == "multiclass" else 1)
+        self._sums = np.full(0 if task.kind == "multiclass" else 1, 0.5 if binary else 0.0)
 
     def _now(self) -> float | NDArray[np.float64]:
         if self._kind == "multiclass":
             return self._sums / self._weight if self._weight > 0 else np.zeros(len(self._sums))
-        if self._weight > 0:
-            return float(self._sums[0]) / self._weight
-        return 0.5 if self._kind == "binary" else 0.0
+        return float(self._sums[0]) / self._weight if self._weight > 0 else 0.0
 
     def _run(
         self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
@@ -145,7 +146,7 @@ class Prior(_Baseline):
             sums[1:, 0] = weights * labels
         np.cumsum(sums, axis=0, out=sums)
 
-        before = np.full((len(labels), sums.shape[1]), 0.5 if self._kind == "binary" else 0.0)
+        before = np.zeros((len(labels), sums.shape[1]))
         known = weight[:-1, np.newaxis] > 0
         np.divide(sums[:-1], weight[:-1, np.newaxis], out=before, where=known)
         self._weight = float(weight[-1])
@@ -164,10 +165,12 @@ class Prior(_Baseline):
 
 
 class NoChange(_Baseline):
-    """Predicts the last label seen: with probability 1 where labels are classes.
+    """Predicts that the last label comes again.
 
-    Before the first label: 0.5 for a binary task, zeros for a multiclass one, 0 for a regression. A label
-    with weight 0 does not count as seen.
+    Where labels are classes, with the probability with which they did come again so far: of n chances r,
+    ``(r + 1/2) / (n + 1)``, but not less than 0.51, for then it would predict a change; the rest is shared by
+    the other classes. Before the first label: 0.5 for a binary task, zeros for a multiclass one, 0 for a
+    regression. A label with weight 0 does not count as seen; other weights do not matter.
 
     Parameters
     ----------
@@ -180,21 +183,25 @@ class NoChange(_Baseline):
     >>> no_change = NoChange(Task("regression"))
     >>> no_change.progress(Batch.from_rows([{}, {}, {}], [3.5, 2.0, 7.0])).tolist()
     [0.0, 3.5, 2.0]
+    >>> NoChange(Task("binary")).progress(Batch.from_rows([{}, {}, {}], [1.0, 1.0, 0.0])).tolist()
+    [0.5, 0.51, 0.75]
     """
 
     def __init__(self, task: Task, *, seed: int = 0) -> None:
         super().__init__(task, seed=seed)
         self._last: float | None = None
+        self._n_chances = 0  # labels seen that had one before them
+        self._n_repeats = 0
+        self._seen = np.zeros(0, dtype=bool)  # multiclass: of each class, whether it was
+
+    def _sure(self, repeats: NDArray[np.int64], chances: NDArray[np.int64]) -> NDArray[np.float64]:
+        sure: NDArray[np.float64] = np.maximum((repeats + 0.5) / (chances + 1.0), _LEAST_SURE)
+        return sure
 
     def _now(self) -> float | NDArray[np.float64]:
-        if self._kind == "multiclass":
-            prediction = np.zeros(self._n_classes)
-            if self._last is not None:
-                prediction[int(self._last)] = 1.0
-            return prediction
-        if self._last is not None:
-            return self._last
-        return 0.5 if self._kind == "binary" else 0.0
+        silent = np.zeros(1)  # one event that teaches nothing: its prediction is the one for now
+        before = self._run(silent, silent, self._n_classes)[0]
+        return before if self._kind == "multiclass" else float(before)
 
     def _run(
         self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
@@ -204,22 +211,58 @@ class NoChange(_Baseline):
         newest = np.maximum.accumulate(np.concatenate(([0], newest)))
         first = np.nan if self._last is None else self._last
         last = np.concatenate(([first], labels))[newest]
-        self._last = None if np.isnan(last[-1]) else float(last[-1])
-
         before = last[:-1]
         known = ~np.isnan(before)
-        if self._kind == "multiclass":
-            predictions = np.zeros((len(labels), n_classes))
-            predictions[np.flatnonzero(known), before[known].astype(np.int64)] = 1.0
-            return predictions
-        return np.where(known, before, 0.5 if self._kind == "binary" else 0.0)
+        counts = known & (weights > 0)
+        chances = self._n_chances + np.cumsum(np.concatenate(([0], counts)))
+        repeats = self._n_repeats + np.cumsum(np.concatenate(([0], counts & (labels == before))))
+        self._last = None if np.isnan(last[-1]) else float(last[-1])
+        self._n_chances, self._n_repeats = int(chances[-1]), int(repeats[-1])
+
+        if self._kind == "regression":
+            return np.where(known, before, 0.0)
+        sure = self._sure(repeats[:-1], chances[:-1])
+        if self._kind == "binary":
+            return np.where(known, np.where(before > 0, sure, 1.0 - sure), 0.5)
+        return self._shared(sure, before, known, labels, weights, n_classes)
+
+    def _shared(
+        self,
+        sure: NDArray[np.float64],
+        last: NDArray[np.float64],
+        known: NDArray[np.bool_],
+        labels: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        n_classes: int,
+    ) -> NDArray[np.float64]:
+        """Give the last class its probability, and the other classes seen before each event the rest."""
+        seen = np.zeros((len(labels) + 1, n_classes), dtype=bool)
+        seen[0, : len(self._seen)] = self._seen
+        learned = np.flatnonzero(weights > 0)
+        seen[learned + 1, labels[learned].astype(np.int64)] = True
+        np.logical_or.accumulate(seen, axis=0, out=seen)
+        self._seen = seen[-1, : self._n_classes].copy()
+        n_seen = seen[:-1].sum(axis=1)
+        rest = np.divide(1.0 - sure, n_seen - 1, out=np.zeros(len(sure)), where=n_seen > 1)
+        predictions: NDArray[np.float64] = seen[:-1] * rest[:, np.newaxis]
+        events = np.flatnonzero(known)
+        predictions[events, last[events].astype(np.int64)] = np.where(n_seen > 1, sure, 1.0)[events]
+        return predictions
 
     def state(self) -> State:
         """Everything needed to go on as if nothing had happened."""
-        return {"last": self._last, "n_classes": self._n_classes}
+        return {
+            "last": self._last,
+            "n_chances": self._n_chances,
+            "n_repeats": self._n_repeats,
+            "seen": self._seen.copy(),
+        }
 
     def restore(self, state: State) -> None:
         """Become what `state` was taken from."""
         last = state["last"]
         self._last = None if last is None else float(last)  # type: ignore[arg-type]
-        self._n_classes = int(state["n_classes"])  # type: ignore[arg-type]
+        self._n_chances = int(state["n_chances"])  # type: ignore[arg-type]
+        self._n_repeats = int(state["n_repeats"])  # type: ignore[arg-type]
+        self._seen = np.array(state["seen"], dtype=bool)
+        self._n_classes = len(self._seen)

@@ -20,26 +20,39 @@ def batch_of(labels, weights=None):
 
 
 def slow_prior(kind, labels, weights):
-    predictions, sums, total, n_classes = [], {}, 0.0, int(max(labels, default=-1)) + 1
+    predictions, sums, n_classes = [], {}, int(max(labels, default=-1)) + 1
+    total = 1.0 if kind == "binary" else 0.0
+    sums[""] = total / 2
     for label, weight in zip(labels, weights, strict=True):
         if kind == "multiclass":
             predictions.append([sums.get(k, 0.0) / total if total else 0.0 for k in range(n_classes)])
             sums[int(label)] = sums.get(int(label), 0.0) + weight
         else:
-            predictions.append(sums.get("", 0.0) / total if total else 0.5 * (kind == "binary"))
-            sums[""] = sums.get("", 0.0) + weight * label
+            predictions.append(sums[""] / total if total else 0.0)
+            sums[""] += weight * label
         total += weight
     return predictions
 
 
 def slow_no_change(kind, labels, weights):
     predictions, last, n_classes = [], None, int(max(labels, default=-1)) + 1
+    seen, repeats, chances = set(), 0, 0
     for label, weight in zip(labels, weights, strict=True):
+        sure = max((repeats + 0.5) / (chances + 1), 0.51)
         if kind == "multiclass":
-            predictions.append([float(k == last) for k in range(n_classes)])
+            rest = (1 - sure) / (len(seen) - 1) if len(seen) > 1 else 0.0
+            row = [rest if k in seen else 0.0 for k in range(n_classes)]
+            if last is not None:
+                row[int(last)] = sure if len(seen) > 1 else 1.0
+            predictions.append(row)
+        elif kind == "binary":
+            predictions.append(0.5 if last is None else sure if last else 1 - sure)
         else:
-            predictions.append(last if last is not None else 0.5 * (kind == "binary"))
+            predictions.append(last or 0.0)
         if weight > 0:
+            chances += last is not None
+            repeats += label == last
+            seen.add(label)
             last = label
     return predictions
 
