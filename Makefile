@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 KERNELS := $(wildcard penstock/_native/*.pyx penstock/_native/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test statistics check lint types bench clean
+.PHONY: help install demo test statistics crash check lint types bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test: install  ## the test suite
 
 statistics: install  ## the simulations behind the gate's guarantee, at full size
 	@$(BIN)/python -m pytest -n auto -s -m statistics tests
+
+crash: install  ## every shipped configuration killed twenty times, and compared with a run that was not
+	@$(BIN)/python -m pytest -s -m crash tests
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -22,12 +22,14 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+import penstock
+
 __all__ = ["FULL", "QUICK", "Answer", "Case", "Measured", "Ratio", "Size", "compare", "machine", "main"]
 
 Extras: TypeAlias = Mapping[str, float]
 """What a run found out beside its speed, by the heading of a column: its log loss, say."""
 
-_VERSIONS_OF: Final = ("penstock", "river", "vowpalwabbit", "numpy", "orjson", "pyarrow")
+_PEERS: Final = ("river", "vowpalwabbit", "numpy", "orjson", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +140,12 @@ class Ratio:
         wall = _quartiles(slow / fast for fast, slow in zip(self.fast.wall, self.slow.wall, strict=True))
         cpu = _quartiles(slow / fast for fast, slow in zip(self.fast.cpu, self.slow.cpu, strict=True))
         text = (
-            f"- *{self.fast.name}* against *{self.slow.name}*: **{wall[1]:.2f}×** "
-            f"({wall[0]:.2f} to {wall[2]:.2f}), CPU {cpu[1]:.2f}×"
+            f"- *{self.fast.name}* against *{self.slow.name}*: **{wall[1]:.2f}x** "
+            f"({wall[0]:.2f} to {wall[2]:.2f}), CPU {cpu[1]:.2f}x"
         )
         if self.target is None:
             return text
-        return f"{text}; target {self.target:g}×, {'reached' if wall[1] >= self.target else '**missed**'}"
+        return f"{text}; target {self.target:g}x, {'reached' if wall[1] >= self.target else '**missed**'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class Answer:
 
 def _times(one: Measured) -> list[str]:
     low, middle, high = _quartiles(one.wall)
-    return [f"{middle:.3f}", f"{low:.3f}–{high:.3f}", f"{_quartiles(one.cpu)[1]:.3f}"]
+    return [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{_quartiles(one.cpu)[1]:.3f}"]
 
 
 def _cell(one: Measured, name: str) -> str:
@@ -194,7 +196,7 @@ def _quartiles(values: Iterator[float] | Sequence[float]) -> tuple[float, float,
 
 
 def _table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
-    """Yield a Markdown table that can be read as it is: the first column to the left, numbers to the right."""
+    """Yield a Markdown table that can be read as it is: names to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
     for row in [header, rule, *rows]:
@@ -204,12 +206,12 @@ def _table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 def machine(size: Size) -> str:
     """Return what the numbers depend on: processor, versions, load, and how much was measured."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _VERSIONS_OF)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PEERS)
     load = os.getloadavg()[0]
     return (
         f"- machine: {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}; "
         f"load average at the end {load:.1f} (a busy machine widens the quartiles)\n"
-        f"- versions: Python {platform.python_version()}, {versions}\n"
+        f"- versions: Penstock {penstock.__version__}, Python {platform.python_version()}, {versions}\n"
         f"- size: {size.events:,} events a run, {size.rounds} rounds after one to warm up; "
         f"medians, and quartiles over the rounds\n"
     )
@@ -218,13 +220,17 @@ def machine(size: Size) -> str:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     names = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in names if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(": ")[2] for line in names if line.startswith("model name")), platform.processor()
+    )
 
 
 def size_options() -> argparse.ArgumentParser:
     """Return the options of every command here, to be a parent of its parser."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK.events:,} events, {QUICK.rounds} rounds")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK.events:,} events, {QUICK.rounds} rounds"
+    )
     parser.add_argument("--events", type=int, help=f"events of one run (default: {FULL.events:,})")
     parser.add_argument("--rounds", type=int, help=f"how often every case runs (default: {FULL.rounds})")
     return parser

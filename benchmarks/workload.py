@@ -15,8 +15,24 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+import pyarrow
+import pyarrow.parquet
 
-__all__ = ["CATEGORIES", "NUMBERS", "Events", "events", "write_csv", "write_json", "write_vw", "write_vw_json"]
+from penstock import Engine
+from penstock.config import parse
+
+__all__ = [
+    "CATEGORIES",
+    "NUMBERS",
+    "Events",
+    "bare_engine",
+    "events",
+    "write_csv",
+    "write_json",
+    "write_parquet",
+    "write_vw",
+    "write_vw_json",
+]
 
 NUMBERS: Final = (
     "age",
@@ -102,11 +118,14 @@ def events(n: int, seed: int = 7) -> Events:
     return Events(rows, labels, lines, numbers, indicators)
 
 
+def bare_engine(**rules: Any) -> Engine:
+    """Return an engine with one `sgd`, all metrics and baselines, and whatever guards `rules` add."""
+    return Engine(parse({"source": {"kind": "file", "path": "unread.jsonl"}, **rules}))
+
+
 def write_json(path: Path, stream: Events) -> None:
     """Write JSON lines."""
-    records = (
-        {"label": int(label), **row} for row, label in zip(stream.rows, stream.labels, strict=True)
-    )
+    records = ({"label": int(label), **row} for row, label in zip(stream.rows, stream.labels, strict=True))
     path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
 
 
@@ -130,3 +149,9 @@ def write_csv(path: Path, stream: Events) -> None:
         writer.writerow(["label", *stream.rows[0]])
         for row, label in zip(stream.rows, stream.labels, strict=True):
             writer.writerow([int(label), *row.values()])
+
+
+def write_parquet(path: Path, stream: Events) -> None:
+    """Write Parquet with pyarrow's defaults: dictionary-encoded, compressed by snappy."""
+    columns = {name: [row[name] for row in stream.rows] for name in stream.rows[0]}
+    pyarrow.parquet.write_table(pyarrow.table({"label": stream.labels, **columns}), path)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.errors import BadRecord, ConfigError, DataError, PenstockError, StoreError, UntrustedState
 
 if TYPE_CHECKING:
+    from penstock.decisions import Decision
     from penstock.engine import Engine
     from penstock.events import Batch, Task
     from penstock.predictor import Prediction, Predictor
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "ConfigError",
     "DataError",
+    "Decision",
     "Engine",
     "PenstockError",
     "Prediction",
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Batch": "penstock.events",
+    "Decision": "penstock.decisions",
     "Engine": "penstock.engine",
     "Prediction": "penstock.predictor",
     "Predictor": "penstock.predictor",

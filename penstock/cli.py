@@ -120,6 +120,8 @@ def _add_pipeline(parser: argparse.ArgumentParser) -> None:
 def _pipeline(arguments: argparse.Namespace) -> Pipeline:
     from penstock import config
 
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # where a `module:Class` of one's own is looked for, after everything else
     pipeline = config.load(arguments.config, data=arguments.data, seed=arguments.seed)
     return pipeline.restricted(arguments.learner) if arguments.learner else pipeline
 
@@ -133,6 +135,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from penstock.evaluate import evaluate, results_table
 
+    if arguments.report is not None and not arguments.report.parent.is_dir():
+        raise ConfigError(f"--report {arguments.report}: there is no directory {arguments.report.parent}")
     result = evaluate(
         _pipeline(arguments),
         limit=arguments.limit,
@@ -141,8 +145,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         table=None if arguments.quiet else sys.stderr,
         curves=arguments.report is not None,
     )
-    if not arguments.quiet:
+    if not arguments.quiet or not arguments.json:
         print("", *results_table(result), "", sep="\n", file=sys.stderr)
+    if not arguments.quiet:
         rejected = f", {result.rejected:,} bad records left out" if result.rejected else ""
         print(
             f"{result.events:,} events in {result.seconds:.2f} s{rejected}; digest {result.digest[:16]}",
@@ -170,10 +175,14 @@ def _run(arguments: argparse.Namespace) -> int:
     def ask_to_stop(signum: int, frame: Any) -> None:
         nonlocal stop
         stop = True
+        signal.signal(signum, before[signal.Signals(signum)])  # asked once more, it ends at once
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, ask_to_stop)
-    outcome = runner.run(pipeline, batch=arguments.batch, should_stop=lambda: stop)
+    before = {signum: signal.signal(signum, ask_to_stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        outcome = runner.run(pipeline, batch=arguments.batch, should_stop=lambda: stop)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
     print(
         f"{'stopped' if outcome.stopped else 'done'} at event {outcome.events:,}"
         f" ({outcome.events - outcome.resumed_at:,} learned in this run, {outcome.rejected:,} bad records)"
@@ -187,7 +196,7 @@ def _snapshots(arguments: argparse.Namespace) -> int:
     from penstock import inventory
 
     version = arguments.version
-    if version is not None and arguments.action in ("ls", "verify") and not version.isdigit():
+    if version is not None and arguments.action in ("ls", "verify") and not inventory.is_number(version):
         raise ConfigError(f"`snapshots {arguments.action}` takes a version number, got {version!r}")
     return inventory.COMMANDS[arguments.action](arguments.path, version, arguments.json)
 
@@ -200,14 +209,20 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
     return value
 
 
 def _progress(text: str) -> float | int:
-    value: float | int = float(text) if "." in text else int(text)
+    try:
+        value: float | int = float(text) if "." in text else int(text)
+    except ValueError:
+        value = 0
     if value < 1 or (value == 1.0 and isinstance(value, float)):
         raise argparse.ArgumentTypeError(f"expected an integer >= 1 or a factor > 1.0, got {text}")
     return value

@@ -11,7 +11,9 @@ import functools
 import hashlib
 import inspect
 import json
+import os
 import re
+import reprlib
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,7 +38,10 @@ from penstock.errors import ConfigError
 from penstock.events import Task, TaskKind
 from penstock.registry import resolve
 
-__all__ = ["Component", "Pipeline", "json_schema", "load", "parse"]
+__all__ = ["Component", "Pipeline", "json_schema", "load", "parse", "read"]
+
+# Options of every source that say what a record's fields are.
+_MAPS_FIELDS = {"label", "weight", "id", "time", "features", "ignore", "types", "classes"}
 
 # What the engine hands to a constructor itself; never a key of the configuration.
 _GIVEN_BY_ENGINE = {"self", "task", "seed"}
@@ -77,10 +82,11 @@ class _Registered:
         except ConfigError as error:
             raise ValueError(str(error)) from error
         try:
-            schema.model_validate(parameters)
+            checked = schema.model_validate(parameters)
         except ValidationError as error:
             raise _NestedError(error, schema) from error
-        return Component(kind=given["kind"], parameters=parameters)
+        # As the annotations have them ("10" for a number is 10), but without what was not given.
+        return Component(kind=given["kind"], parameters={name: getattr(checked, name) for name in parameters})
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -118,7 +124,10 @@ class _NestedError(ValueError):
 def _parameters_of(cls: Any) -> type[BaseModel]:
     """Model of the keywords that ``cls(...)`` takes, from its annotations."""
     constructor = cls.__init__
-    hints = typing.get_type_hints(constructor, include_extras=True)
+    try:
+        hints = typing.get_type_hints(constructor, include_extras=True)
+    except NameError:  # somebody else's class, whose annotations only a type checker can read
+        hints = {}
     fields: dict[str, Any] = {}
     takes_any = False
     for name, parameter in inspect.signature(constructor).parameters.items():
@@ -139,6 +148,9 @@ def _parameters_of(cls: Any) -> type[BaseModel]:
 
 SourceSpec = Annotated[Component, _Registered(sources.SOURCES, "source")]
 LearnerSpec = Annotated[Component, _Registered(learners.LEARNERS, "learner")]
+
+# It becomes a part of names in the state, which `/` separates, and a column of tables.
+LearnerName = Annotated[str, Field(pattern=r"^\w[\w.+-]{0,63}$")]
 
 Reaction = Literal["log", "reset", "warm_restart"]
 
@@ -237,7 +249,7 @@ class Pipeline(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "pipeline"
     task: TaskKind = "binary"
     source: SourceSpec
-    learners: Annotated[dict[str, LearnerSpec], Field(min_length=1)] = {
+    learners: Annotated[dict[LearnerName, LearnerSpec], Field(min_length=1)] = {
         "sgd": Component(kind="sgd", parameters={})
     }
     serving: str | None = None
@@ -259,12 +271,32 @@ class Pipeline(_Strict):
             for name in names:
                 if name not in self.learners:
                     raise ValueError(f"`{path}` names {name!r}; the learners are {', '.join(self.learners)}")
+        for name in ("majority", "mean", "no_change"):
+            if name in self.learners:
+                raise ValueError(f"`learners.{name}`: this is the name of a baseline; choose another")
         for i, rule in enumerate(self.drift):
             if rule.react == "warm_restart" and self.replay is None:
                 raise ValueError(f"`drift[{i}].react: warm_restart` needs a `replay` buffer to restart from")
         if self.snapshots is not None and self.shadow is None:
             raise ValueError("`snapshots` needs `shadow`: nothing is stored to serve without the gate")
+        self._check_paths()
         return self
+
+    def _check_paths(self) -> None:
+        """Refuse to write over what is read, or one thing over another."""
+        paths = {
+            "source.path": self.source.parameters.get("path"),
+            "snapshots.path": self.snapshots and self.snapshots.path,
+            "checkpoint.path": self.checkpoint and self.checkpoint.path,
+            "dead_letters.path": self.dead_letters.path,
+        }
+        taken: dict[str, str] = {}
+        for key, path in paths.items():
+            if not isinstance(path, str | Path):
+                continue
+            other = taken.setdefault(os.path.realpath(path), key)
+            if other != key:
+                raise ValueError(f"`{key}` and `{other}` are both {str(path)!r}: each needs its own")
 
     @property
     def learning_task(self) -> Task:
@@ -315,6 +347,7 @@ class _Loader(yaml.SafeLoader):
     """YAML as people mean it: a key given twice is refused, and only true and false are booleans.
 
     YAML 1.1 reads `on`, `off`, `yes` and `no` as booleans too; 1.2 does not, and `on` is a key of ours.
+    And 1.1 takes `1e-3`, without a point, for a string.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  as the base class has it
@@ -333,6 +366,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -354,24 +390,43 @@ def load(path: Path, *, data: str | None = None, seed: int | None = None) -> Pip
     ConfigError
         Names the file and, for each mistake, the key's path, what was given and what is accepted.
     """
+    given = read(path)
+    if data is not None:
+        source = given.get("source")
+        source = source if isinstance(source, dict) else {}
+        if source.get("kind") != "file":
+            # Not a file so far: only what says how to read one is kept, not which data set, nor how often.
+            source = {key: value for key, value in source.items() if key in _MAPS_FIELDS}
+        given["source"] = {**source, "kind": "file", "path": data}
+    if seed is not None:
+        given["seed"] = seed
+    given.setdefault("name", path.stem)
+    return parse(given, where=str(path))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a configuration file as plain dicts and lists, unchecked.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, is not YAML, or is no mapping.
+    """
     try:
         given = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deep") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}, {error}") from None
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: expected a mapping of keys, got {type(given).__name__}")
-    if data is not None:
-        source = given.get("source", {})
-        # --data names a file, whatever the configuration would read: only what maps fields is kept
-        given["source"] = {**(source if isinstance(source, dict) else {}), "kind": "file", "path": data}
-    if seed is not None:
-        given["seed"] = seed
-    given.setdefault("name", path.stem)
-    return parse(given, where=str(path))
+    return given
 
 
 def parse(given: Mapping[str, Any], *, where: str = "configuration") -> Pipeline:
@@ -413,8 +468,8 @@ def _lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") ->
             yield f"`{path}`: missing"
         else:
             message = item["msg"].removeprefix("Value error, ")
-            message = message[0].lower() + message[1:] if message.startswith("Input") else message
-            shown = "" if isinstance(item["input"], Mapping) else f", got {item['input']!r}"
+            message = message[:1].lower() + message[1:]
+            shown = "" if isinstance(item["input"], Mapping) else f", got {reprlib.repr(item['input'])}"
             yield f"`{path}`: {message}{shown}" if path else message
 
 

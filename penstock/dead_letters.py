@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
-
-import orjson
 
 from penstock.errors import DataError, StoreError
 from penstock.sources import Rejected
@@ -53,10 +52,11 @@ class DeadLetters:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = path.open("ab")
-                self._file.truncate(size)
-                self._file.seek(size)
+                # Somebody may have moved the file away since: nothing is put in the place of what is gone.
+                self._file.truncate(min(size, self._file.tell()))
+                self._file.seek(0, os.SEEK_END)
             except OSError as error:
-                raise StoreError(f"cannot write the dead letters to {path}: {error.strerror}") from error
+                raise self._unwritable(error) from error
 
     def take(self, rejected: Sequence[Rejected], n_good: int) -> None:
         """Count and keep the outcome of one read.
@@ -64,38 +64,62 @@ class DeadLetters:
         Raises
         ------
         DataError
-            If the tolerated rate is passed.
+            If the tolerated rate was passed at any of these records: judged one by one, in their order, the
+            verdict does not depend on how many are read at a time.
+        StoreError
+            If they cannot be written.
         """
+        are_too_many = False
+        for letter in rejected:
+            self.n_bad += 1
+            n_records = self.n_bad + self.n_good + letter.after
+            are_too_many |= self.n_bad > max(self._min_bad, self._max_rate * n_records)
+            self.last_reason = letter.reason
+            self._write(letter)
         self.n_good += n_good
-        self.n_bad += len(rejected)
-        if not rejected:
-            return
-        self.last_reason = rejected[-1].reason
-        if self._file is not None:
-            for letter in rejected:
-                record = {"reason": letter.reason, "where": letter.where, "data": _text(letter.data)}
-                self._file.write(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
-        if self.n_bad > max(self._min_bad, self._max_rate * (self.n_bad + self.n_good)):
-            self.close()
+        if are_too_many:
             kept = f"; all of them are in {self._path}" if self._path else ""
             raise DataError(
                 f"{self.n_bad:,} of {self.n_bad + self.n_good:,} records cannot be used, which is more than "
                 f"dead_letters.max_bad_rate {self._max_rate} allows{kept}; the last one: {self.last_reason}"
             )
 
+    def _write(self, letter: Rejected) -> None:
+        if self._file is None:
+            return
+        record = {"reason": letter.reason, "where": letter.where, "data": _text(letter.data)}
+        try:
+            line = json.dumps(record, ensure_ascii=False) + "\n"
+            # A file's name may hold bytes that are not UTF-8; escaped, they are JSON all the same.
+            self._file.write(line.encode(errors="backslashreplace"))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def flush(self) -> int:
         """Make what was taken safe; return the length of the file."""
         if self._file is None:
             return 0
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._file.tell()
+        except OSError as error:
+            raise self._unwritable(error) from error
 
-    def close(self) -> None:
+    def __enter__(self) -> DeadLetters:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Close the file, if there is one."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(f"cannot write the dead letters to {self._path}: {error.strerror}")
 
 
 def _text(data: bytes) -> str | dict[str, str]:

@@ -45,7 +45,6 @@ _REACTIONS: Final = {
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
 _SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
 _MIN_RECENT: Final = 512  # events after a restart before a learner may be proposed for serving
-_LARGEST_LABEL: Final = 1e140  # beyond it a label's square would leave the range of floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +116,16 @@ class _Lane:
 
     def _build(self) -> Learner:
         try:
-            return learners.build(self.spec.kind, self._task, seed=self._seed, **self.spec.parameters)
-        except PenstockError as error:
-            raise ConfigError(f"`learners.{self.name}`: {error}") from error
+            learner = learners.build(self.spec.kind, self._task, seed=self._seed, **self.spec.parameters)
+        except Exception as error:  # it may be anyone's class
+            what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
+            raise ConfigError(f"`learners.{self.name}`: {what}{error}") from error
+        if not isinstance(learner, Learner):
+            raise ConfigError(
+                f"`learners.{self.name}`: {self.spec.kind} is no learner: "
+                f"see `penstock.learners.base.Learner` for the methods that it needs"
+            )
+        return learner
 
     def restart(self) -> None:
         """Begin with a fresh learner; its scores so far stay what they are."""
@@ -170,7 +176,7 @@ class _LabelScale:
         self.value: float | None = None  # until the first tick has ended no loss can be put into [0, 1]
 
     def update(self, labels: NDArray[np.float64]) -> None:
-        for label in np.clip(labels, -_LARGEST_LABEL, _LARGEST_LABEL).tolist():
+        for label in labels.tolist():
             self._n += 1
             off = label - self._mean
             self._mean += off / self._n
@@ -292,6 +298,7 @@ class Engine:
         for name, lane in self._lanes.items():
             with self._blaming(f"learner `{name}`", len(batch)):
                 predictions = lane.learner.progress(batch)
+                self._require_finite(predictions)
                 lane.metrics.update(predictions, batch.labels, batch.weights)
             if judged is not None:
                 predictions = predictions[judged]
@@ -304,9 +311,10 @@ class Engine:
                 lane.recent_loss.update(losses[name])
                 lane.n_recent += len(events)
         prior: NDArray[np.float64] | None = None
-        for learner, scores in self._baselines.values():
-            predictions = learner.progress(batch)
-            scores.update(predictions, batch.labels, batch.weights)
+        for name, (learner, scores) in self._baselines.items():
+            with self._blaming(f"baseline `{name}`", len(batch)):
+                predictions = learner.progress(batch)
+                scores.update(predictions, batch.labels, batch.weights)
             if prior is None and self._can_judge:
                 prior = self._losses(predictions if judged is None else predictions[judged], events)
         if self.shadow is not None and prior is not None:
@@ -319,14 +327,22 @@ class Engine:
             self._scale.update(events.labels)
         self.n_events += len(batch)
 
+    def _require_finite(self, predictions: NDArray[np.float64]) -> None:
+        finite = np.isfinite(predictions)
+        if not finite.all():
+            rows = finite.all(axis=1) if finite.ndim == 2 else finite
+            at = int(np.argmin(rows))
+            raise PenstockError(f"it predicted {predictions[at]} for event {self.n_events + at + 1:,}")
+
     @contextmanager
     def _blaming(self, who: str, n: int) -> Iterator[None]:
-        """Say who failed on the next `n` events, whatever was raised."""
+        """Say who failed on the next `n` events (0: on replayed ones), whatever was raised."""
         try:
             yield
         except Exception as error:  # a learner may be anyone's class, and raise anything
             first, last = self.n_events + 1, self.n_events + n
-            where = f"event {first:,}" if n == 1 else f"events {first:,} to {last:,}"
+            where = f"events {first:,} to {last:,}" if n > 1 else f"event {first:,}"
+            where = where if n else f"replayed events, after event {self.n_events:,}"
             what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
             raise PenstockError(f"{who} failed on {where}: {what}{error}") from error
 
@@ -387,7 +403,8 @@ class Engine:
                 self._replay.forget(before=alarm.n_offered - alarm.width)
                 remembered = self._replay.contents()
                 if remembered is not None:
-                    self._learn_again(lane, remembered)
+                    with self._blaming(f"learner `{lane.name}`", 0):
+                        lane.learner.learn(remembered)
         return notices
 
     def _learn_replayed(self) -> None:
@@ -399,16 +416,8 @@ class Engine:
         if sample is not None:
             sample = sample.with_weights(sample.weights * rule.weight)
             for lane in self._lanes.values():
-                self._learn_again(lane, sample)
-
-    def _learn_again(self, lane: _Lane, past: Batch) -> None:
-        try:
-            lane.learner.learn(past)
-        except Exception as error:  # as in `_blaming`
-            what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
-            raise PenstockError(
-                f"learner `{lane.name}` failed on replayed events, after event {self.n_events:,}: {what}{error}"
-            ) from error
+                with self._blaming(f"learner `{lane.name}`", 0):
+                    lane.learner.learn(sample)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Scores so far of every learner; see `penstock.metrics.Metrics.report`."""

@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -21,9 +21,11 @@ from penstock.errors import DataError
 from penstock.events import Batch
 from penstock.metrics import HIGHER_IS_BETTER, PRIMARY
 from penstock.notices import Notice
+from penstock.sources import Rejected
 
 __all__ = ["Evaluation", "evaluate"]
 
+_MAX_REASONS: Final = 10  # of bad records that are printed; the rest are counted
 _MAX_POINTS: Final = 400  # of a curve; past that every second one is dropped and the step doubled
 
 
@@ -77,7 +79,7 @@ class _Table:
                 else average
             )
             self._last[name] = (weight, average)
-            cells.append(f"{average:8.4f} {since:8.4f}")
+            cells.append(f"{_short(average)} {_short(since)}")
         self._write(f"{self._printed_at:12,} " + " ".join(cells))
 
     def close(self) -> None:
@@ -88,6 +90,17 @@ class _Table:
     def notice(self, notice: Notice) -> None:
         """Print what the engine said."""
         self._write(f"{notice.event:12,} {notice.what}: {notice.text}")
+
+    def rejected(self, rejected: Sequence[Rejected], n_before: int) -> None:
+        """Print why records were left out, of the first few."""
+        for letter in rejected[: max(_MAX_REASONS - n_before, 0)]:
+            self._write(f"{'left out':>12} {letter.reason}")
+
+
+def _short(value: float) -> str:
+    """Eight characters, whatever the size."""
+    size = abs(value)
+    return f"{value:8.4f}" if size < 100 else f"{value:8.1f}" if size < 1e5 else f"{value:8.1e}"
 
 
 class _Curves:
@@ -300,7 +313,8 @@ def evaluate(
     engine = Engine(pipeline)
     source = sources.build(pipeline.source.kind, pipeline.learning_task, **pipeline.source.parameters)
     rules = pipeline.dead_letters
-    letters = DeadLetters(rules.path, max_rate=rules.max_bad_rate, min_bad=rules.min_bad)
+    # Counted, not written: the file belongs to the daemon, which goes on behind what it has written.
+    letters = DeadLetters(None, max_rate=rules.max_bad_rate, min_bad=rules.min_bad)
     notices: list[Notice] = []
     lines = _Table(engine, progress, table) if table is not None else None
     points = _Curves(engine) if curves else None
@@ -318,7 +332,7 @@ def evaluate(
             events = chunk.batch if room is None else chunk.batch.slice(0, min(room, len(chunk.batch)))
             for part in _parts(events, engine, lines, points):
                 new = engine.progress(part)
-                notices += new
+                notices += [replace(notice, model=None) for notice in new]  # models would fill the memory
                 for notice in new if lines else ():
                     if lines and not (notice.what == "promoted" and notice.how == "refresh"):
                         lines.notice(notice)
@@ -327,12 +341,13 @@ def evaluate(
                 if points:
                     points.see()
                 bar.update(len(part))
-            letters.take(chunk.rejected, len(events))
+            rejected = [letter for letter in chunk.rejected if room is None or letter.after < room]
+            if lines:
+                lines.rejected(rejected, letters.n_bad)
+            letters.take(rejected, len(events))
             if limit is not None and engine.n_events >= limit:
                 break
     seconds = time.perf_counter() - started
-    letters.flush()
-    letters.close()
     if not engine.n_events:
         reason = f"; the last one: {letters.last_reason}" if letters.n_bad else ""
         raise DataError(f"no event could be learned: {letters.n_bad:,} records, all of them bad{reason}")
@@ -388,4 +403,5 @@ def _cell(scores: Mapping[str, float], metric: str, best: Mapping[str, float | N
     value = scores.get(metric)
     if value is None:
         return f"{'-':>15} "
-    return f"{value:>15.4f}" + ("*" if value == best[metric] else " ")
+    number = f"{value:>15.4f}" if abs(value) < 1e9 else f"{value:>15.4e}"
+    return number + ("*" if value == best[metric] else " ")

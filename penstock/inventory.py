@@ -10,12 +10,19 @@ from typing import Any, Final
 from penstock.errors import ConfigError, StoreError
 from penstock.snapshots import SnapshotStore
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "is_number"]
+
+_MAX_DIGITS: Final = 18  # of a version
+
+
+def is_number(version: str) -> bool:
+    """Whether a version on the command line is a number, not the name of an alias."""
+    return version.isdecimal() and len(version) <= _MAX_DIGITS
 
 
 def _number(store: SnapshotStore, version: str | None) -> int:
     """Version that a number or an alias on the command line means; what serves, if nothing is given."""
-    if version is not None and version.isdigit():
+    if version is not None and is_number(version):
         return int(version)
     return store.alias(version or "serving").version
 

@@ -1,8 +1,8 @@
 """The embedded front: an application's view of what serves, hot-swapped under its feet.
 
 A `Predictor` holds one attribute, the snapshot that answers. A daemon thread follows the alias, loads
-and verifies what it comes to name, and then assigns that attribute: a prediction reads it once, so it is
-answered by exactly one snapshot, and takes no lock.
+and verifies what it comes to name, and then assigns that attribute: a prediction, or a decision, reads it
+once, so it is answered by exactly one snapshot, and takes no lock.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ import logging
 import os
 import threading
 import time
+import uuid
 import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self, TypeAlias, cast
+from typing import Any, Final, Literal, Self, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.actor import Actor, check_mode
+from penstock.bandits import FrozenPolicy
+from penstock.decisions import Decision
 from penstock.errors import BadRecord, PenstockError, StoreError
 from penstock.events import Batch, Row
+from penstock.feedback import DecisionEvent, Mode, RewardEvent
 from penstock.learners import Model
+from penstock.sinks import FileSink, Sink
 from penstock.snapshots import Manifest, SnapshotStore
 
 __all__ = ["Prediction", "Predictor", "Value"]
@@ -30,7 +37,8 @@ __all__ = ["Prediction", "Predictor", "Value"]
 Value: TypeAlias = "float | dict[str, float]"
 Values: TypeAlias = "NDArray[np.float64] | list[dict[str, float]]"
 
-_TASKS: Final = ("binary", "multiclass", "regression")
+_TASKS: Final = ("binary", "multiclass", "regression", "bandit")
+_MAX_DEFERRED: Final = 100_000  # decisions that nobody has activated yet, before the oldest is forgotten
 _log = logging.getLogger("penstock")
 
 
@@ -58,13 +66,15 @@ class _Serving:
     predict: Callable[[Batch], Values]
     version: int
     manifest: Manifest
+    actor: Actor | None = None  # of a policy
 
 
 class Predictor:
-    """Predicts with the snapshot that serves, whichever that is at the moment.
+    """Predicts, or decides, with the snapshot that serves, whichever that is at the moment.
 
-    Any number of threads may share one. Weights are memory-mapped, so processes that serve the same
-    snapshot share their pages. After a fork the child follows the alias too.
+    A snapshot of a learner answers `predict`, one of a policy answers `act`. Any number of threads may share
+    a predictor. Weights are memory-mapped, so processes that serve the same snapshot share their pages.
+    After a fork the child follows the alias too.
 
     Parameters
     ----------
@@ -76,10 +86,24 @@ class Predictor:
         Look for new snapshots in the background; without it only `refresh` looks.
     poll_s : float
         Seconds between two looks. A promotion is seen that much later at most; then it has to load.
-    wait_s : float
-        How many seconds to wait for a first snapshot if there is none yet.
+    wait_s : float or None
+        How many seconds to wait for a first snapshot if there is none yet; None: not at all.
     trust_pickle : bool
         As for `SnapshotStore`.
+    cold_start : "uniform" or None
+        What `act` does until there is a first snapshot: choose among the offered actions with equal
+        probability, as snapshot 0. None: there has to be a snapshot.
+    mode : "online", "apprentice" or "logging_only"
+        Whose decisions are played. ``online``: the policy's. ``apprentice``: the baseline's, which is the
+        first action offered unless `act` is told another; nothing is explored, and the policy learns from
+        whether it would have agreed. ``logging_only``: the application's own, which it has to tell `act`.
+        In the last two the log also says what the policy would have done, and the propensity is 1: the
+        baseline must not be a matter of chance.
+    sink : Sink, path or None
+        Where decisions and rewards go; a path is the directory of a `FileSink`. None: beside the
+        snapshots.
+    pipeline : str
+        Name of the pipeline, for decisions before the first snapshot, which then says its own.
 
     Raises
     ------
@@ -111,11 +135,17 @@ class Predictor:
         alias: str = "serving",
         follow: bool = True,
         poll_s: float = 0.5,
-        wait_s: float = 0.0,
+        wait_s: float | None = 0.0,
         trust_pickle: bool = False,
+        cold_start: Literal["uniform"] | None = None,
+        mode: Mode = "online",
+        sink: Sink | str | os.PathLike[str] | None = None,
+        pipeline: str = "",
     ) -> None:
         if not poll_s > 0:
             raise ValueError(f"expected poll_s > 0, got {poll_s}")
+        if cold_start not in (None, "uniform"):
+            raise ValueError(f"expected cold_start to be 'uniform' or None, got {cold_start!r}")
         self._store = SnapshotStore(path, trust_pickle=trust_pickle)
         self._name = alias
         self._follows = follow
@@ -124,8 +154,17 @@ class Predictor:
         self._failed: tuple[Any, ...] | None = None
         self._closed = False
         self._follower: _Follower | None = None
-        self._wait_for_first(wait_s)
-        self._serving = self._load()
+        self._mode = check_mode(mode)
+        self._deferred: OrderedDict[str, DecisionEvent] = OrderedDict()
+        self._own_sink: FileSink | None = None
+        self._sink: Sink | None = None
+        if sink is not None and not isinstance(sink, str | os.PathLike):
+            self._sink = sink
+        self._sink_path = self._store.path if sink is None or self._sink else Path(cast("str", sink))
+        if self._wait_for_first(wait_s or 0.0, needed=cold_start is None):
+            self._serving = self._load()
+        else:
+            self._serving = _cold(pipeline, f"{self._store.path} has no alias {alias!r}")
         self._start()
         _predictors.add(self)
 
@@ -182,9 +221,128 @@ class Predictor:
             _check_row(x)
             raise
 
+    def act(
+        self,
+        context: Row,
+        actions: Iterable[str] | Mapping[str, Row] | None = None,
+        id: str | None = None,  # noqa: A002 - the record's own word
+        *,
+        baseline: str | None = None,
+        activate: bool = True,
+    ) -> Decision:
+        """Choose an action, and log the choice with its propensity.
+
+        Parameters
+        ----------
+        context : mapping
+            As for `predict`.
+        actions : sequence of str, or mapping of str to features; optional
+            What may be chosen here. Without it, what the snapshot was configured with.
+        id : str, optional
+            Of the decision, for `reward`. All chance comes from it and the pipeline's name, so a decision
+            needs an id of its own; without one it gets a random one.
+        baseline : str, optional
+            The action that is played instead, in the modes that play a baseline; others ignore it.
+        activate : bool
+            False: the decision counts, and is logged, only once `activate` is called, in this process: what
+            was prepared and never shown teaches nothing.
+
+        Returns
+        -------
+        Decision
+            Logged already, unless its activation is deferred.
+
+        Raises
+        ------
+        BadRecord
+            Names what is wrong with the context, the actions, the id or the baseline.
+        StoreError
+            If what serves is no policy, or the decision could not be logged.
+        """
+        serving = self._serving
+        if serving.actor is None:
+            raise StoreError(
+                "the predictor is closed"
+                if self._closed
+                else f"snapshot {serving.version} is for task {serving.manifest['task']!r}: "
+                f"it predicts, and only a policy (task 'bandit') can act"
+            )
+        event = serving.actor.decide(
+            context,
+            actions,
+            uuid.uuid4().hex if id is None else id,
+            time=time.time(),
+            mode=self._mode,
+            baseline=baseline,
+        )
+        if activate:
+            self._send(event)
+        else:
+            self._defer(event)
+        return event.decision
+
+    def activate(self, id: str) -> None:  # noqa: A002
+        """Let a deferred decision count from now on: it is logged, with the time of this call.
+
+        Raises
+        ------
+        BadRecord
+            If no such decision of this process waits. (100,000 may; the oldest is then forgotten, with a
+            warning in the log.)
+        StoreError
+            If it could not be logged; it goes on waiting.
+        """
+        event = self._deferred.get(id)
+        if event is None:
+            raise BadRecord("the id of a decision that waits for its activation", id, path="$.id")
+        self._send(replace(event, time=time.time()))
+        self._deferred.pop(id, None)
+
+    def reward(
+        self,
+        id: str,  # noqa: A002
+        value: float,
+        time: float | None = None,
+        *,
+        reward_id: str | None = None,
+    ) -> None:
+        """Report what a decision has earned, or a part of it; from any process, before or after others.
+
+        Parameters
+        ----------
+        id : str
+            Of the decision.
+        value : float
+            Finite; larger is better.
+        time : float, optional
+            When it was earned, in seconds since the Unix epoch; now, without it.
+        reward_id : str, optional
+            Makes a repetition harmless: the same one twice for a decision counts once.
+
+        Raises
+        ------
+        BadRecord
+            If a field cannot be used; nothing is logged then.
+        StoreError
+            If it could not be logged.
+        """
+        if self._closed:
+            raise StoreError("the predictor is closed")
+        for name, text in (("id", id), ("reward_id", reward_id)):
+            if text is not None or name == "id":
+                _check_text(name, text)
+        self._send(
+            RewardEvent(
+                id=id,
+                time=_now() if time is None else _number("time", time),
+                value=_number("reward", value),
+                reward_id=uuid.uuid4().hex if reward_id is None else reward_id,
+            )
+        )
+
     @property
     def snapshot(self) -> int:
-        """Version of the snapshot that answers now."""
+        """Version of the snapshot that answers now; 0 before the first."""
         return self._serving.version
 
     @property
@@ -211,6 +369,8 @@ class Predictor:
             self._follower.stop()
         with self._loading:
             self._serving = _closed(self._serving)
+            if self._own_sink is not None:
+                self._own_sink.close()
 
     def __enter__(self) -> Self:
         return self
@@ -221,17 +381,34 @@ class Predictor:
     def __repr__(self) -> str:
         return f"Predictor({str(self._store.path)!r}, snapshot={self._serving.version})"
 
-    def _wait_for_first(self, wait_s: float) -> None:
+    def _send(self, event: DecisionEvent | RewardEvent) -> None:
+        if self._sink is None:
+            with self._loading:
+                if self._sink is None:
+                    self._sink = self._own_sink = FileSink(self._sink_path)
+        self._sink.send(event)
+
+    def _defer(self, event: DecisionEvent) -> None:
+        self._deferred[event.id] = event
+        if len(self._deferred) > _MAX_DEFERRED:
+            forgotten, _ = self._deferred.popitem(last=False)
+            _log.warning("decision %s was never activated, and %d wait", forgotten, _MAX_DEFERRED)
+
+    def _wait_for_first(self, wait_s: float, *, needed: bool) -> bool:
+        """Return whether there is a snapshot; if it is `needed`, raise where there is none."""
         deadline = time.monotonic() + wait_s
         while self._store.peek(self._name) is None:
             left = deadline - time.monotonic()
             if left <= 0:
+                if not needed:
+                    return False
                 waited = f" after {wait_s:g} s" if wait_s else ""
                 raise StoreError(
                     f"no snapshot serves yet{waited}: {self._store.path} has no alias {self._name!r}; "
                     f"promote one, or give the predictor time with wait_s"
                 )
             time.sleep(min(left, self._poll_s))
+        return True
 
     def _load(self) -> _Serving:
         model, manifest = self._store.load(self._name)
@@ -247,6 +424,8 @@ class Predictor:
             if self._closed:
                 return False
             try:
+                if not self._serving.version and self._store.peek(self._name) is None:
+                    return False  # still before the first
                 version = self._store.alias(self._name).version
                 if version == self._serving.version:
                     self._error = self._failed = None
@@ -307,7 +486,12 @@ def _follow(reference: weakref.ref[Predictor], stopped: threading.Event, poll_s:
         del predictor
 
 
-def _serving(model: Model, manifest: Manifest) -> _Serving:
+def _serving(loaded: Model | FrozenPolicy, manifest: Manifest) -> _Serving:
+    if manifest["task"] == "bandit":
+        version = manifest["version"]
+        refuse = _refusal(f"snapshot {version} is a policy: ask it with act()")
+        return _Serving(refuse, refuse, version, manifest, Actor.of(loaded, manifest))
+    model = cast("Model", loaded)
     if manifest["task"] not in _TASKS:
         raise StoreError(
             f"snapshot {manifest['version']} is for task {manifest['task']!r}: "
@@ -348,10 +532,41 @@ def _signature(file: Path) -> tuple[int, ...] | None:
 
 
 def _closed(serving: _Serving) -> _Serving:
-    def refuse(_: object) -> Any:
-        raise StoreError("the predictor is closed")
-
+    refuse = _refusal("the predictor is closed")
     return _Serving(refuse, refuse, serving.version, serving.manifest)
+
+
+def _cold(pipeline: str, reason: str) -> _Serving:
+    """Return what serves before the first snapshot: every offered action is equally probable."""
+    refuse = _refusal(f"no snapshot serves yet: {reason}")
+    manifest = cast("Manifest", {"name": pipeline, "version": 0, "task": "bandit", "kind": "uniform"})
+    return _Serving(refuse, refuse, 0, manifest, Actor(pipeline=pipeline))
+
+
+def _refusal(reason: str) -> Callable[[object], Any]:
+    def refuse(_: object) -> Any:
+        raise StoreError(reason)
+
+    return refuse
+
+
+def _now() -> float:
+    return time.time()
+
+
+def _number(name: str, value: object) -> float:
+    """Return `value` if it is a number, also one of numpy's; `RewardEvent` wants it finite."""
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise BadRecord("a finite number", value, path=f"$.{name}")
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise BadRecord("a string that is not empty", value, path=f"$.{name}")
 
 
 def _check_row(row: Row) -> None:

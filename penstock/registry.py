@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,9 +45,12 @@ def resolve(kind: str, registry: Mapping[str, str], *, what: str) -> Any:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"{what} {kind!r}: cannot import {module_name!r}: {error}") from error
-    try:
-        return getattr(module, class_name)
-    except AttributeError:
-        raise ConfigError(f"{what} {kind!r}: module {module_name!r} has no {class_name!r}") from None
+    except Exception as error:  # somebody else's module may fail in any way while it is imported
+        kind_of_error = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
+        raise ConfigError(
+            f"{what} {kind!r}: cannot import {module_name!r}: {kind_of_error}{error}"
+        ) from error
+    found = getattr(module, class_name, None)
+    if not inspect.isclass(found):
+        raise ConfigError(f"{what} {kind!r}: module {module_name!r} has no class {class_name!r}")
+    return found

@@ -97,6 +97,8 @@ class _Run:
         self._pipeline = pipeline
         self._on_notice = on_notice or _say
         self._engine = Engine(pipeline)
+        source = pipeline.source
+        self._source = sources.build(source.kind, pipeline.learning_task, **source.parameters)
         self._store: SnapshotStore | None = None
         self._keep = 0
         self._first_version = self._first_sequence = 0
@@ -108,13 +110,14 @@ class _Run:
             self._first_version = max(self._store.versions(), default=0) if spec.path.exists() else 0
             self._first_sequence = serving.sequence or 0 if serving else 0
         self._position: Position | None = None
+        self._saved_position: Position | None = None
         self._agrees = True  # engine and position are at the same event
         rules = pipeline.dead_letters
         counts: Mapping[str, int] = {}
         saved = self._load()
         if saved is not None:
             self._engine.restore(saved.state)
-            self._position = saved.position
+            self._position = self._saved_position = saved.position or None
             self._first_version = int(saved.extra["first_version"])
             self._first_sequence = int(saved.extra["first_sequence"])
             counts = saved.extra["dead_letters"]
@@ -123,24 +126,22 @@ class _Run:
         self._saved_at = (self._engine.n_events, time.monotonic())
 
     def until_end(self, batch: int, should_stop: Callable[[], bool]) -> Outcome:
-        spec = self._pipeline.source
-        source = sources.build(spec.kind, self._pipeline.learning_task, **spec.parameters)
         stopped = False
-        try:
-            for chunk in source.chunks(self._position, batch):
-                self._learn(chunk)
-                self._letters.take(chunk.rejected, len(chunk.batch))
-                stopped = should_stop()
-                if stopped:
-                    break
-                if self._is_due():
+        with self._letters:
+            try:
+                for chunk in self._source.chunks(self._position, batch):
+                    self._learn(chunk)
+                    self._letters.take(chunk.rejected, len(chunk.batch))
+                    stopped = should_stop()
+                    if stopped:
+                        break
+                    if self._is_due():
+                        self._save()
+            finally:
+                # Also when the source broke: what was learned before stays learned. But not when a batch
+                # was left half-way, where the engine no longer agrees with any position.
+                if self._agrees and self._position is not None:
                     self._save()
-        finally:
-            # Also when the source broke: what was learned before stays learned. But not when a batch was
-            # left half-way, where the engine no longer agrees with any position.
-            if self._agrees:
-                self._save()
-            self._letters.close()
         serving = self._store.peek("serving") if self._store else None
         return Outcome(
             events=self._engine.n_events,
@@ -152,6 +153,10 @@ class _Run:
         )
 
     def _learn(self, chunk: Chunk) -> None:
+        if self._position is None:
+            # The very beginning is a place to come back to as well: a run that dies before its next
+            # checkpoint gives its snapshots the same numbers again. And a disk that is full says so now.
+            self._save()
         self._agrees = False
         # Tick by tick, so that a snapshot is described as of its own tick, wherever the chunk was cut.
         for part in self._engine.ticks(chunk.batch):
@@ -193,20 +198,20 @@ class _Run:
 
     def _is_due(self) -> bool:
         spec = self._pipeline.checkpoint
+        if spec is None or self._position == self._saved_position:
+            return False  # nothing has come since: a followed file that does not grow costs no writing
         events, at = self._saved_at
-        return spec is not None and (
-            self._engine.n_events - events >= spec.every_events or time.monotonic() - at >= spec.every_s
-        )
+        return self._engine.n_events - events >= spec.every_events or time.monotonic() - at >= spec.every_s
 
     def _save(self) -> None:
         spec = self._pipeline.checkpoint
-        if spec is None or self._position is None:
+        if spec is None:
             return
         checkpoints.save(
             spec.path,
             Checkpoint(
                 state=self._engine.state(),
-                position=self._position,
+                position=self._position or {},
                 extra={
                     "first_version": self._first_version,
                     "first_sequence": self._first_sequence,
@@ -220,6 +225,7 @@ class _Run:
             config_hash=self._pipeline.hash(),
         )
         self._saved_at = (self._engine.n_events, time.monotonic())
+        self._saved_position = self._position
 
     def _load(self) -> Checkpoint | None:
         spec = self._pipeline.checkpoint

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 import penstock
 from penstock import tensors
+from penstock.bandits import FrozenPolicy, load_policy
 from penstock.errors import PenstockError, StoreError, UntrustedState
 from penstock.learners import Model, load_model
 from penstock.state import Opaque, Scalar, State, digest
@@ -54,8 +55,8 @@ class Manifest(TypedDict):
     parent: int | None  # version that served before; None
     learner: str  # name in the pipeline; the kind
     kind: str  # registry name, or module:Class, that can load the state
-    task: str  # "binary", "multiclass" or "regression"
-    classes: list[str] | None  # names by number, for multiclass; None
+    task: str  # "binary", "multiclass", "regression" or, for a policy, "bandit"
+    classes: list[str] | None  # names by number, for multiclass; of a policy its configured actions; None
     config_hash: str  # ""
     first_event: int  # number of the first event learned; 0
     last_event: int  # number of the last event learned; 0
@@ -190,8 +191,10 @@ class SnapshotStore:
         file = self.file(version)
         return _manifest(tensors.read_manifest(file), file)
 
-    def load(self, which: int | str = "serving", *, mmap: bool = True) -> tuple[Model, Manifest]:
-        """Read and verify a snapshot and rebuild its model.
+    def load(
+        self, which: int | str = "serving", *, mmap: bool = True
+    ) -> tuple[Model | FrozenPolicy, Manifest]:
+        """Read and verify a snapshot and rebuild its model or, for the task ``bandit``, its policy.
 
         Parameters
         ----------
@@ -362,14 +365,15 @@ class SnapshotStore:
                     raise StoreError(f"cannot remove {file}: {error.strerror}") from error
         return removed
 
-    def _load(self, version: int, *, mmap: bool) -> tuple[Model, Manifest]:
+    def _load(self, version: int, *, mmap: bool) -> tuple[Model | FrozenPolicy, Manifest]:
         file = self.file(version)
         state, fields = tensors.read(
             file, key=tensors.signing_key(), trust_opaque=self._trust_pickle, mmap=mmap
         )
         manifest = _manifest(fields, file)
         try:
-            return load_model(manifest["kind"], state), manifest
+            load = load_policy if manifest["task"] == "bandit" else load_model
+            return load(manifest["kind"], state), manifest
         except UntrustedState as error:
             raise UntrustedState(f"{file}: {error}") from error
         except PenstockError as error:

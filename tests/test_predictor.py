@@ -112,8 +112,8 @@ def test_multiclass_answers_by_name(store, serve, learners):
     ("manifest", "expected"),
     [
         (
-            {"task": "bandit"},
-            "snapshot 1 is for task 'bandit': a predictor serves binary, multiclass, regression",
+            {"task": "ranking"},
+            "snapshot 1 is for task 'ranking': a predictor serves binary, multiclass, regression, bandit",
         ),
         ({"task": "multiclass"}, "snapshot 1 is multiclass and names no classes"),
     ],

@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-import yaml
 
 from penstock import Predictor, SnapshotStore, config, runner
 from penstock.errors import ConfigError, DataError, StoreError
 
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PIPELINE = {
     "name": "killed",
     "task": "binary",
@@ -108,20 +110,11 @@ def test_stopping_when_asked_loses_nothing(tmp_path):
     assert (resumed.resumed_at, resumed.digest, resumed.serving) == (800, whole.digest, whole.serving)
 
 
-def test_killed_twenty_times(tmp_path):
-    """SIGKILL at random moments: in learning, in storing a snapshot, in writing a checkpoint."""
-    lines = [json.dumps(record) for record in events(6000)]
-    for at in (10, 1500, 4000):
-        lines.insert(at, "not a record")
-    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
-    whole = runner.run(pipeline(tmp_path / "whole"))
-    path = tmp_path / "killed.yaml"
-    path.write_text(yaml.safe_dump(given(tmp_path / "killed"), sort_keys=False))
-    chance = random.Random(0)
-    command = [sys.executable, "-m", "penstock", "run", str(path), "--batch", "50"]
-    checkpoint = tmp_path / "killed" / "checkpoint"
-    kills = 0
-    while kills < 20:
+def run_with_kills(path, checkpoint, *, n_kills, seed, batch):
+    """Run a configuration until it ends by itself, killing it at random moments; return how often."""
+    chance = random.Random(seed)
+    command = [sys.executable, "-m", "penstock", "run", str(path), "--batch", str(batch)]
+    for kills in range(n_kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         # Wait for a sign of life, so that every run gets somewhere, then for a random moment.
@@ -132,9 +125,21 @@ def test_killed_twenty_times(tmp_path):
         time.sleep(chance.random() * 0.05)
         process.send_signal(signal.SIGKILL)
         if process.wait() == 0:
-            break  # it had finished: nothing is left to kill
-        kills += 1
-    assert kills >= 5
+            return kills  # it had finished: nothing is left to kill
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return n_kills
+
+
+def test_killed_twenty_times(tmp_path):
+    """SIGKILL at random moments: in learning, in storing a snapshot, in writing a checkpoint."""
+    lines = [json.dumps(record) for record in events(6000)]
+    for at in (10, 1500, 4000):
+        lines.insert(at, "not a record")
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    whole = runner.run(pipeline(tmp_path / "whole"))
+    path = tmp_path / "killed.yaml"
+    path.write_text(json.dumps(given(tmp_path / "killed")))
+    assert run_with_kills(path, tmp_path / "killed" / "checkpoint", n_kills=20, seed=0, batch=50) >= 5
     resumed = runner.run(pipeline(tmp_path / "killed"))
     assert resumed.digest == whole.digest
     assert resumed.serving == whole.serving
@@ -145,12 +150,38 @@ def test_killed_twenty_times(tmp_path):
     assert killed.verify() == []
 
 
+@pytest.mark.crash
+@pytest.mark.parametrize("shipped", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_killed_twenty_times(tmp_path, shipped, capsys):
+    known = config.load(shipped)
+    changes = config.read(shipped)
+    if known.source.kind == "file":
+        data = ROOT.parent / "shared" / "data" / known.source.parameters["path"]
+        if not data.exists():
+            pytest.skip(f"{data.name} is not on this machine")
+        changes["source"]["path"] = str(data)
+    whole = runner.run(config.parse({**changes, "snapshots": None, "checkpoint": None, "dead_letters": {}}))
+    directory = tmp_path / "killed"
+    changes["checkpoint"] = {"path": str(directory / "checkpoint"), "every_events": 100}
+    changes["dead_letters"] = {}
+    if "snapshots" in changes:
+        changes["snapshots"] = {"path": str(directory / "snapshots")}
+    path = tmp_path / "killed.yaml"
+    path.write_text(json.dumps(changes))  # which is YAML, too
+    batch = max(1, whole.events // 400)
+    kills = run_with_kills(path, directory / "checkpoint", n_kills=20, seed=0, batch=batch)
+    resumed = runner.run(config.load(path))
+    with capsys.disabled():
+        print(f"\n{shipped.stem}: {kills} kills in {whole.events:,} events; digest {resumed.digest[:16]}")
+    assert (resumed.events, resumed.digest) == (whole.events, whole.digest)
+
+
 def test_sigterm_checkpoints_and_exits_0(tmp_path):
     write(tmp_path / "events.jsonl", events(500))
     path = tmp_path / "p.yaml"
     changes = given(tmp_path / "run")
     changes["source"]["follow"] = True
-    path.write_text(yaml.safe_dump(changes, sort_keys=False))
+    path.write_text(json.dumps(changes))
     process = subprocess.Popen(
         [sys.executable, "-m", "penstock", "run", str(path)], stdout=subprocess.PIPE, text=True
     )

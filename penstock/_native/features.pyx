@@ -43,6 +43,9 @@ cdef extern from "Python.h":
     bint PyUnicode_Check(PyObject* value) noexcept
     double PyFloat_AS_DOUBLE(PyObject* value) noexcept
     long long PyLong_AsLongLongAndOverflow(PyObject* value, int* overflow) except? -1
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* value) noexcept
+    void Py_INCREF(PyObject* value) noexcept
+    void Py_XDECREF(PyObject* value) noexcept
     const char* PyUnicode_AsUTF8AndSize(PyObject* value, Py_ssize_t* length) noexcept
     bint PyErr_ExceptionMatches(object kind) noexcept
     void PyErr_Clear() noexcept
@@ -63,6 +66,7 @@ cdef enum:
     MAX_DEPTH = 32  # containers inside a row; real events nest three deep, and a cycle must end somewhere
     MAX_SPARE = 1 << 20  # entries (20 MB) that a buffer may hold on to between calls
     MAX_SHOWN = 60  # characters of a name in a message
+    KNOWN_NAMES = 1 << 10  # whose hashes are kept; a power of two
     MAX_INTEGER = 1_000_000_000_000_000_000
 
 cdef double MAX_MAGNITUDE = 1e18  # sums of squares of such values still fit a float32
@@ -183,6 +187,31 @@ cdef inline int _hash_text(PyObject* text, uint32_t seed, uint32_t* result) exce
     cdef Text last = NULL
     cdef Text first = _utf8(text, &last)
     result[0] = hash_name(<const char*>first, last - first, seed)
+    return 0
+
+
+cdef struct Known:
+    PyObject* name  # owned
+    uint32_t seed
+    uint32_t index
+
+
+# The names of an application's features are the same few objects over and over, so their hashes are kept, by
+# address: a slot owns its string, which can then neither change nor give its address to another one.
+cdef Known _known[KNOWN_NAMES]
+
+
+cdef inline int _hash_key(PyObject* name, uint32_t seed, uint32_t* result) except -1:
+    """Do what `_hash_text` does, faster for a string that comes again."""
+    cdef Known* slot = &_known[((<size_t>name >> 4) ^ (<size_t>name >> 14) ^ seed) & (KNOWN_NAMES - 1)]
+    if slot.name == name and slot.seed == seed:
+        result[0] = slot.index
+        return 0
+    _hash_text(name, seed, result)
+    if PyUnicode_CheckExact(name) and PyUnicode_GET_LENGTH(name) <= MAX_SHOWN:
+        Py_INCREF(name)
+        Py_XDECREF(slot.name)
+        slot.name, slot.seed, slot.index = name, seed, result[0]
     return 0
 
 
@@ -317,7 +346,7 @@ cdef int _walk_dict(dict row, uint32_t seed, uint32_t namespace, int depth, Buff
             named = False
             if not PyUnicode_Check(key):
                 raise _Unusable("a string as name", name)
-            _hash_text(key, seed, &index)
+            _hash_key(key, seed, &index)
             named = True
             if not _add_scalar(value, index, index, namespace, out):
                 other = <object>value

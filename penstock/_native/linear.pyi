@@ -63,6 +63,15 @@ class Linear:
         out: NDArray[np.float64] | None,
         n_classes: int,
     ) -> float: ...
+    def sensitivities(
+        self,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.uint32],
+        values: NDArray[np.float64],
+        namespaces: NDArray[np.uint32],
+        label: float,
+        out: NDArray[np.float64],
+    ) -> None: ...
     def effective_weights(self, out: NDArray[np.float32], n_classes: int) -> None: ...
 
 class LinearModel:

@@ -597,6 +597,43 @@ cdef void measure_adaptive(void* context, const uint32_t* buckets, const double*
             c.moved[k] += x2 * rate
 
 
+cdef struct Probe:
+    # What `measure_adaptive` would find for a gradient that never comes: nothing is stored.
+    const Update* c
+    double square
+    double norm
+    double moved
+
+
+cdef void probe_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Probe* probe = <Probe*> context
+    cdef const Update* c = probe.c
+    cdef const float* slot
+    cdef Py_ssize_t i
+    cdef double x2, squares, largest
+    cdef uint32_t age
+    for i in range(n):
+        x2 = max(x[i] * x[i], FLOAT_MIN)
+        slot = c.table + buckets[i] * c.width
+        squares = slot[1]
+        if c.half_life > 0.0:
+            age = c.now - (<const uint32_t*> (slot + 4))[0]
+            squares *= exp2(-(<double> age) / c.half_life)
+        squares = clamp(squares + probe.square * x2, FLOAT_MIN, FLOAT_MAX)
+        largest = 1.0
+        if c.normalised:
+            largest = max(<double> slot[2], sqrt(x2))
+            probe.norm += x2 / (largest * largest)
+        probe.moved += x2 * rate_of(c, squares, largest)
+
+
+cdef void probe_plain(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
+    cdef Probe* probe = <Probe*> context
+    cdef Py_ssize_t i
+    for i in range(n):
+        probe.moved += x[i] * x[i]
+
+
 cdef void apply_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
     cdef Update* c = <Update*> context
     cdef Py_ssize_t i, k
@@ -869,6 +906,56 @@ cdef class Linear:
         finally:
             self.buffer = buffer if may_be_kept(buffer) else None
         return scalar
+
+    def sensitivities(
+        self,
+        const int64_t[::1] indptr,
+        const uint32_t[::1] indices,
+        const double[::1] values,
+        const uint32_t[::1] namespaces,
+        double label,
+        double[::1] out,
+    ):
+        """How far the margin of each row moves for one unit of step, if it were learned with `label`.
+
+        This is Vowpal Wabbit's sensitivity: the learning rate times the norm of the row under the rates
+        that its weights would have. Rules nag, adagrad and sgd, one output.
+        """
+        cdef Py_ssize_t n = indptr.shape[0] - 1, i
+        cdef Probe probe
+        cdef const double* totals
+        cdef double p, d, h
+        make_room(&self.plan, &self.walk, check_rows(indptr, indices, values, namespaces))
+        self.check(1)
+        if self.rule > SGD or self.answer.head == MULTICLASS:
+            raise ValueError("sensitivities are of one output, learned by nag, adagrad or sgd")
+        if out.shape[0] != n:
+            raise ValueError(f"{n} sensitivities do not fit {out.shape[0]}")
+        totals = &self.totals[0, 0]
+        self.c.now = <uint32_t> self.clock[0]
+        probe.c = &self.c
+        with nogil:
+            for i in range(n):
+                self.walk.length = indptr[i + 1] - indptr[i]
+                if self.walk.length:
+                    self.walk.indices = &indices[indptr[i]]
+                    self.walk.values = &values[indptr[i]]
+                    self.walk.namespaces = &namespaces[indptr[i]]
+                self.margins.out[0] = 0.0
+                visit_row(&self.plan, &self.walk, add_margins, &self.margins)
+                p = clamp(self.margins.out[0], totals[LOW], totals[HIGH])
+                d = derivative(self.answer.loss, p, label, self.tau)
+                probe.square = d * d
+                probe.norm = probe.moved = 0.0
+                h = self.learning_rate
+                if self.rule == SGD:
+                    visit_again(&self.plan, &self.walk, probe_plain, &probe)
+                    h *= pow(totals[AGE] + 1.0, -self.c.power_t)
+                else:
+                    visit_again(&self.plan, &self.walk, probe_adaptive, &probe)
+                if self.rule == NAG and totals[SUM_NORM] + probe.norm > 0.0:
+                    h *= pow((totals[SUM_WEIGHT] + 1.0) / (totals[SUM_NORM] + probe.norm), 1.0 - self.c.power_t)
+                out[i] = clamp(h * probe.moved, 0.0, FLOAT_MAX)
 
     def effective_weights(self, float[::1] out, Py_ssize_t n_classes):
         """Write what margins are computed with: shape (2^bits * n_classes,)."""

@@ -12,6 +12,10 @@ __all__ = ["POLICIES", "FrozenPolicy", "Policy", "build", "load_policy"]
 
 POLICIES: Final[Mapping[str, str]] = {
     "uniform": "penstock.bandits.uniform:Uniform",
+    "beta_thompson": "penstock.bandits.beta_thompson:BetaThompson",
+    "squarecb": "penstock.bandits.squarecb:SquareCB",
+    "greedy": "penstock.bandits.greedy:Greedy",
+    "vw": "penstock.bandits.vw:VW",
 }
 
 

@@ -29,10 +29,10 @@ class Oversize(NamedTuple):
     head: bytes  # its first `KEPT_BYTES`
     length: int
 
-    def rejected(self, limit: int, where: str) -> Rejected:
-        """Say so in a dead letter."""
+    def rejected(self, limit: int, where: str, after: int) -> Rejected:
+        """Say so in a dead letter that comes after so many events."""
         reason = f"expected a record of at most {limit} bytes, got {self.length} bytes - at `$`, {where}"
-        return Rejected(reason=reason, where=where, data=self.head)
+        return Rejected(reason=reason, where=where, data=self.head, after=after)
 
 
 class Frames(NamedTuple):

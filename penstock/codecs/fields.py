@@ -96,18 +96,23 @@ class Events:
             lines=lines,
             ids=self.ids,
         )
+        kept = np.array(self.kept, dtype=np.int64)
         if unusable:
             self.bad += [(self.kept[i], error) for i, error in unusable]
             good = np.ones(len(batch), dtype=bool)
             good[[i for i, _ in unusable]] = False
             batch = batch.take(np.flatnonzero(good))
+            kept = kept[good]
         self.bad.sort(key=lambda entry: entry[0])
-        return batch, tuple(_rejected(error, where(i), raw(i)) for i, error in self.bad)
+        after = np.searchsorted(kept, [i for i, _ in self.bad]).tolist()
+        return batch, tuple(
+            _rejected(error, where(i), raw(i), n) for (i, error), n in zip(self.bad, after, strict=True)
+        )
 
 
-def _rejected(error: BadRecord, where: str, data: bytes) -> Rejected:
+def _rejected(error: BadRecord, where: str, data: bytes, after: int) -> Rejected:
     reason = str(BadRecord(error.expected, error.got, path=error.path, position=where))
-    return Rejected(reason=reason, where=where, data=data)
+    return Rejected(reason=reason, where=where, data=data, after=after)
 
 
 class Fields:

@@ -30,6 +30,7 @@ __all__ = [
 Label: TypeAlias = "float | str"
 LabelReader: TypeAlias = "Callable[[Any], Label]"
 
+_LARGEST_LABEL: Final = 1e100  # its square is finite still, and so are sums of many of them
 _BINARY: Final[dict[Any, float]] = {1: 1.0, 0: 0.0, -1: 0.0}  # equal to these, so also True, False and 1.0
 _SPELT: Final[dict[Any, float]] = {
     **dict.fromkeys(("true", "True", "TRUE"), 1.0),
@@ -170,7 +171,10 @@ def _regression_reader(path: str, text: bool, required: bool) -> LabelReader:
     def read(value: Any) -> Label:
         if value is None:
             return _missing(path, required, math.nan)
-        return read_number(value, text=text, path=path)
+        number = read_number(value, text=text, path=path)
+        if abs(number) > _LARGEST_LABEL:
+            raise BadRecord(f"a finite number of magnitude <= {_LARGEST_LABEL:g}", value, path=path)
+        return number
 
     return read
 

@@ -249,6 +249,20 @@ class SGD:
         self._kernel.run_one(row, label, weight, out, self._n_classes)
         return out
 
+    def sensitivity(self, batch: Batch, label: float) -> NDArray[np.float64]:
+        """How easily `label` would change the prediction of every event, shape (n,). Changes nothing.
+
+        The margin moves by about this, per unit of importance and of the loss's derivative. It falls as
+        the event's features have been seen, and is VW's sensitivity: a width for confidence bounds.
+        Updates "nag", "adagrad" and "sgd", tasks binary and regression.
+        """
+        out = np.empty(len(batch))
+        features = batch.features
+        self._kernel.sensitivities(
+            features.indptr, features.indices, features.values, features.namespaces, label, out
+        )
+        return out
+
     def freeze(self) -> SGDModel:
         """Return a model of what is known now, that later learning does not touch."""
         weights = np.empty((1 << self._bits, self._n_classes), np.float32)

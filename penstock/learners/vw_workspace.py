@@ -68,6 +68,9 @@ _EXACT: Final = frozenset(
     _names_in("""
         gd ftrl freegrad generate_interactions scorer count_label nn boosting lrq lrqfa marginal interact
         baseline confidence binary classweight oaa ect log_multi recall_tree
+        csoaa_ldf cb_adf shared_feature_merger cb_explore_adf_greedy cb_explore_adf_first cb_explore_adf_bag
+        cb_explore_adf_cover cb_explore_adf_synthcover cb_explore_adf_squarecb cb_explore_adf_regcb
+        cb_explore_adf_softmax cb_explore_adf_rnd
     """)
 )
 # What a saved model has in it although VW does not say so; given again it would be applied twice, or clash.
@@ -130,7 +133,7 @@ def not_saved(options: Mapping[str, Option]) -> list[str]:
     return [
         token
         for option in options.values()
-        if option.supplied and not option.kept and option.name not in _SAVED
+        if option.supplied and not option.kept and option.value is not False and option.name not in _SAVED
         for token in option.tokens()
     ]
 
@@ -184,6 +187,7 @@ class Workspace:
             pylibvw.vw.pMULTICLASS: pylibvw.example.get_multiclass_prediction,
             pylibvw.vw.pSCALARS: pylibvw.example.get_scalars,
             pylibvw.vw.pMULTICLASSPROBS: pylibvw.example.get_scalars,
+            pylibvw.vw.pACTION_PROBS: pylibvw.example.get_action_scores,
         }
         return readers.get(self.prediction_type, lambda example: None)
 
@@ -248,6 +252,40 @@ class Workspace:
         except RuntimeError as error:
             raise BadRecord(f"text that vw can learn from ({error})", text) from error
         return raw
+
+    def predict_lines(self, lines: Sequence[str]) -> Any:
+        """Predict an example of several lines; leaves no trace, as `predict`.
+
+        Raises
+        ------
+        BadRecord
+            If VW cannot read it.
+        """
+        vw = self._vw
+        try:
+            examples = [pylibvw.example(vw, pylibvw.vw.lDefault, line) for line in lines]
+            vw.predict_multi(examples)
+        except RuntimeError as error:
+            raise BadRecord(f"text that vw can read ({error})", lines[0]) from error
+        return self._raw(examples[0])
+
+    def learn_lines(self, lines: Sequence[str]) -> None:
+        """Learn an example of several lines.
+
+        Raises
+        ------
+        BadRecord
+            If VW cannot read it, or learn from it.
+        """
+        vw = self._vw
+        try:
+            examples = vw._parse("\n".join([*lines, "", ""]))
+            try:
+                vw.learn_multi(examples)
+            finally:
+                vw._finish_example_multi_ex(examples)
+        except RuntimeError as error:
+            raise BadRecord(f"text that vw can learn from ({error})", lines[0]) from error
 
     def options(self) -> dict[str, Option]:
         """Every option that VW knows, as it understood the arguments."""

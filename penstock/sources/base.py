@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from penstock.events import Batch
@@ -21,6 +21,7 @@ class Rejected:
     reason: str  # one line, naming field, value and position
     where: str  # "clicks.jsonl:17"
     data: bytes  # the record as it came
+    after: int = field(default=0, compare=False)  # events of its chunk that came before it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

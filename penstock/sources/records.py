@@ -102,7 +102,7 @@ class RecordFile:
             return 0, self._codec.decode((), str)
         batch, rejected = self._codec.decode(records, lambda i: f"{self._path}:{numbers[i]}")
         if oversize is not None:
-            rejected += (oversize.rejected(self._limit, f"{self._path}:{oversize.number}"),)
+            rejected += (oversize.rejected(self._limit, f"{self._path}:{oversize.number}", len(batch)),)
         return len(records) + (oversize is not None), (batch, rejected)
 
     def _gather(self, n: int) -> tuple[list[bytes], Sequence[int], Oversize | None]:

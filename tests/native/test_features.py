@@ -379,6 +379,19 @@ class TestRows:
         features, bad = encode_rows([])
         assert (len(features), bad, features.indptr.tolist()) == (0, [], [0])
 
+    def test_names_that_come_again(self):
+        names = [f"n{i}" for i in range(3000)]  # more than the kernel keeps the hashes of
+        rows = [{name: 1.0, "space": {name: 1.0}} for name in names]
+        expected = [index for name in names for index in (hash_feature(name), hash_feature(name, "space"))]
+        for _ in range(2):
+            features, bad = encode_rows(rows)
+            assert (features.indices.tolist(), bad) == (expected, [])
+
+    def test_names_at_the_address_of_earlier_ones(self):
+        for i in range(3000):
+            features, _ = encode_rows([{f"gone{i}": 1.0}])
+            assert features.indices.tolist() == [hash_feature(f"gone{i}")]
+
     def test_earlier_results_stay(self):
         first, _ = encode_rows([{"a": 1.5}])
         encode_rows([{"b": 2.5, "c": 3.5}])

@@ -1,0 +1,98 @@
+"""How fast a file is learned, from its bytes to the last score."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from vowpalwabbit import pyvw
+
+from benchmarks import workload
+from benchmarks.harness import Answer, Case, Extras, Ratio, Size, compare, main
+from penstock.config import parse
+from penstock.evaluate import evaluate
+
+__all__ = ["ask"]
+
+_METHOD: Final = """\
+The same events as files, all in the page cache. *Penstock evaluate* is the function behind the command,
+from opening the file to the digest of the final state: every line read, checked, hashed, predicted, scored
+by all metrics beside both baselines, learned. VW is its own file driver, which the Python package runs for
+a workspace with `-d`: it keeps one loss. Its JSON driver decodes in a thread of its own, so look at the CPU
+time too. VW is given `--chain_hash` with JSON, which makes its model the same as Penstock's, to the printed
+digits of the loss. Its cache is its own binary format, written beforehand, with names hashed already.
+
+The floors: reading the bytes, and `orjson.loads` of each line."""
+
+
+def ask(size: Size) -> Answer:
+    """Answer the question for `size`."""
+    stream = workload.events(size.events)
+    with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
+        path = Path(directory)
+        workload.write_json(path / "events.jsonl", stream)
+        workload.write_csv(path / "events.csv", stream)
+        workload.write_parquet(path / "events.parquet", stream)
+        workload.write_vw(path / "events.vw", stream)
+        workload.write_vw_json(path / "events.json", stream)
+        cache = f"-d {path / 'events.vw'} --cache_file {path / 'events.cache'}"
+        _vw(cache + " --kill_cache")
+        measured = compare(
+            [
+                Case("floor: reading the bytes (JSON)", lambda: partial(_read, path / "events.jsonl")),
+                Case("floor: orjson.loads", lambda: partial(_loads, path / "events.jsonl")),
+                Case("Penstock evaluate, JSON lines", lambda: partial(_evaluate, path / "events.jsonl")),
+                Case("Penstock evaluate, CSV", lambda: partial(_evaluate, path / "events.csv")),
+                Case("Penstock evaluate, Parquet", lambda: partial(_evaluate, path / "events.parquet")),
+                Case("Penstock evaluate, VW text", lambda: partial(_evaluate, path / "events.vw")),
+                Case("VW --json", lambda: partial(_vw, f"--json --chain_hash -d {path / 'events.json'}")),
+                Case("VW text", lambda: partial(_vw, f"-d {path / 'events.vw'}")),
+                Case("VW cache", lambda: partial(_vw, cache)),
+            ],
+            items=len(stream),
+            rounds=size.rounds,
+        )
+    json, csv = measured["Penstock evaluate, JSON lines"], measured["Penstock evaluate, CSV"]
+    parquet, text = measured["Penstock evaluate, Parquet"], measured["Penstock evaluate, VW text"]
+    return Answer(
+        title="Learning from files",
+        method=_METHOD,
+        item="event",
+        measured=list(measured.values()),
+        ratios=[
+            Ratio(json, measured["VW --json"]),
+            Ratio(csv, measured["VW text"]),
+            Ratio(parquet, measured["VW cache"]),
+            Ratio(text, measured["VW text"]),
+            Ratio(json, measured["floor: orjson.loads"]),
+        ],
+    )
+
+
+def _read(path: Path) -> None:
+    path.read_bytes()
+
+
+def _loads(path: Path) -> None:
+    with path.open("rb") as lines:
+        for line in lines:
+            orjson.loads(line)
+
+
+def _evaluate(path: Path) -> Extras:
+    source: dict[str, Any] = {"kind": "file", "path": str(path)}
+    return {"log loss": evaluate(parse({"source": source})).learners["sgd"]["logloss"]}
+
+
+def _vw(arguments: str) -> Extras:
+    workspace = pyvw.Workspace(f"--quiet --loss_function logistic {arguments}")
+    loss = workspace.get_sum_loss() / workspace.get_weighted_examples()
+    workspace.finish()
+    return {"log loss": loss}
+
+
+if __name__ == "__main__":
+    main(ask)

@@ -1,0 +1,984 @@
+"""Bayesian linear regression by exact rank-one updates, and the policies that decide by it.
+
+A row is the posterior of one model (of an arm, or shared by all). With features x, weight w and reward r:
+
+========== ==================================================== ===================================
+array      meaning                                              update
+========== ==================================================== ===================================
+precision  A, packed lower triangle                             ``A += c x x'``
+covariance P = A^-1, packed                                     ``P -= c u u' / (1 + c q)``, u = Px
+moment     b                                                    ``b += w r x``
+mean       P b                                                  ``mean += u g / (1 + c q)``
+ridge      what is left of the prior in each diagonal entry     see below
+head       `HEAD`                                               counts, and the two of the noise
+========== ==================================================== ===================================
+
+where q = x'Px; c = w and g = w (r - x'mean) for a linear model; c = w h, h = max(p (1 - p), 1e-4), and
+g = w (r - p) for a logistic one (an extended Kalman filter). Every `period` updates of a row, and whenever
+rounding shows in a variance, P and the mean are taken anew from A and b by Cholesky's method.
+
+Row 0 of arms is the prior, and never changes. Only the first `width` features of a row were ever seen by it;
+the others are independent of them and at the prior, so that no event looks at more than it must.
+
+With a discount g a row is worth ``g ** events`` less at its next update, the prior too, which alone would let
+variances of silent directions grow without bound: with each update one entry of the diagonal, in turn, is
+therefore filled up to what the prior had there.
+
+A hybrid model keeps in `cross`, for each arm, the regressions W = P B of all shared features on its own ones.
+What the arm cannot explain of the shared features, ``z - W'x``, then teaches the shared model with precision
+``1 / (1 / w + q)``: the Schur complement of the whole system, one rank-one update.
+"""
+
+from libc.math cimport INFINITY, copysign, exp, fabs, fmax, fmin, pow, sqrt
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+from libcpp.algorithm cimport sort
+from libcpp.utility cimport pair
+from libcpp.vector cimport vector
+
+from penstock._native.chance cimport gamma, mix, normal, stream
+from penstock._native.choice cimport PRIOR, RETIRED, eligible, histogram, settle, split_maximum
+from penstock._native.packed cimport (
+    axpy, dense_dot, dense_form, dense_product, factor, invert, rank_one, scale, sparse_form, sparse_product, tri,
+)
+
+cdef enum:
+    UCB = 0
+    NORMAL = 1
+    NIG = 2
+
+cdef enum:
+    WIDTH = 0    # features seen
+    LAST = 1     # value of the clock at the last update
+    UPDATES = 2  # how many
+    SHAPE = 3    # of the noise's inverse gamma distribution, beyond the prior
+    SCALE = 4
+    CURSOR = 5   # diagonal entry to be filled up next
+    N_HEAD = 6
+
+cdef enum:
+    CLOCK = 0    # events learned
+    DROPPED = 1  # features that found no room
+    N_TOTALS = 2
+
+cdef const uint32_t CONSTANT = 11650396  # Vowpal Wabbit's bucket of the constant feature
+cdef const uint32_t FNV_PRIME = 16777619
+cdef const uint64_t NOISE = 0x6E6F697365ULL  # the stream of a shared model's variances
+cdef const double LARGEST_X = 1e9            # |x| beyond this counts as this: all sums stay finite
+cdef const double LARGEST = 1e18             # of |reward| and weight
+cdef const double FORGOTTEN = 1e-6           # a row of which less is left starts anew
+cdef const double LEAST_CURVATURE = 1e-4     # of the logistic loss
+
+EXPLORE = {"ucb": UCB, "normal": NORMAL, "nig": NIG}
+HEAD = ("width", "last", "updates", "shape", "scale", "cursor")
+TOTALS = ("clock", "dropped")
+
+
+# ---------------------------------------------------------------------------------------------- features
+
+cdef class FeatureIndex:
+    """Hashes of features, numbered 0, 1, 2, … by first sighting, up to a limit."""
+
+    cdef vector[uint32_t] order
+    cdef vector[int32_t] table
+    cdef uint32_t mask
+    cdef readonly Py_ssize_t limit
+
+    def __init__(self, Py_ssize_t limit, const uint32_t[::1] hashes=None):
+        cdef uint32_t size = 8
+        cdef Py_ssize_t i
+        if not 1 <= limit <= 1 << 20:
+            raise ValueError(f"limit must be in 1..{1 << 20}, got {limit}")
+        while size < 4 * limit:
+            size *= 2
+        self.limit = limit
+        self.mask = size - 1
+        self.table.assign(size, -1)
+        if hashes is not None:
+            if hashes.shape[0] > limit:
+                raise ValueError(f"{hashes.shape[0]} features are more than {limit}")
+            for i in range(hashes.shape[0]):
+                if self.find(hashes[i]) >= 0:
+                    raise ValueError(f"feature {hashes[i]} is there twice")
+                self.add(hashes[i])
+
+    def __len__(self):
+        return self.order.size()
+
+    def fill(self, uint32_t[::1] out):
+        """Write the hashes, in their order."""
+        cdef Py_ssize_t i
+        if out.shape[0] != <Py_ssize_t>self.order.size():
+            raise ValueError(f"{self.order.size()} features need as much room")
+        for i in range(out.shape[0]):
+            out[i] = self.order[i]
+
+    def copy(self):
+        """Return an index that shares nothing with this one."""
+        cdef FeatureIndex twin = FeatureIndex(self.limit)
+        twin.order = self.order
+        twin.table = self.table
+        return twin
+
+    cdef int32_t find(self, uint32_t feature) noexcept nogil:
+        cdef uint32_t at = (feature * 2654435769U) & self.mask
+        while self.table[at] >= 0:
+            if self.order[self.table[at]] == feature:
+                return self.table[at]
+            at = (at + 1) & self.mask
+        return -1
+
+    cdef void add(self, uint32_t feature) noexcept nogil:
+        cdef uint32_t at = (feature * 2654435769U) & self.mask
+        while self.table[at] >= 0:
+            at = (at + 1) & self.mask
+        self.table[at] = <int32_t>self.order.size()
+        self.order.push_back(feature)
+
+
+cdef cppclass Vector:
+    # A sparse vector, ascending; dense if its entries are 0, 1, …, n - 1.
+    vector[int32_t] at
+    vector[double] x
+    bint dense
+
+
+cdef cppclass Gatherer:
+    # From hashes to a vector. Features nobody knows yet get the next numbers, for this event only.
+    vector[uint32_t] fresh
+    vector[int32_t] place  # of each feature in the vector that is being gathered
+    vector[pair[int32_t, double]] pairs
+    Py_ssize_t dropped
+
+
+cdef void put(FeatureIndex index, Gatherer* g, Vector* v, uint32_t feature, double value) noexcept nogil:
+    cdef int32_t at = index.find(feature)
+    cdef Py_ssize_t i, known = index.order.size()
+    if at < 0:
+        for i in range(<Py_ssize_t>g.fresh.size()):
+            if g.fresh[i] == feature:
+                at = <int32_t>(known + i)
+                break
+        else:
+            if known + <Py_ssize_t>g.fresh.size() >= index.limit:
+                g.dropped += 1
+                return
+            at = <int32_t>(known + g.fresh.size())
+            g.fresh.push_back(feature)
+    if not fabs(value) <= LARGEST_X:
+        value = copysign(LARGEST_X, value)
+    if g.place[at] >= 0:
+        value += v.x[g.place[at]]
+        v.x[g.place[at]] = value if fabs(value) <= LARGEST_X else copysign(LARGEST_X, value)
+        return
+    g.place[at] = <int32_t>v.at.size()
+    v.at.push_back(at)
+    v.x.push_back(value)
+
+
+cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
+    """Bring the entries into ascending order."""
+    cdef Py_ssize_t i, n = v.at.size()
+    cdef bint ascends = True
+    for i in range(n):
+        g.place[v.at[i]] = -1
+        ascends = ascends and (i == 0 or v.at[i - 1] < v.at[i])
+    if not ascends:
+        g.pairs.clear()
+        for i in range(n):
+            g.pairs.push_back(pair[int32_t, double](v.at[i], v.x[i]))
+        sort(g.pairs.begin(), g.pairs.end())
+        for i in range(n):
+            v.at[i] = g.pairs[i].first
+            v.x[i] = g.pairs[i].second
+    v.dense = n > 0 and v.at[n - 1] == n - 1
+
+
+cdef struct Matrix:
+    # Features as in `penstock.events.Features`.
+    const int64_t* indptr
+    const uint32_t* indices
+    const double* values
+
+
+cdef int bind_features(Matrix* matrix, const int64_t[::1] indptr, const uint32_t[::1] indices,
+                       const double[::1] values, Py_ssize_t rows) except -1:
+    cdef Py_ssize_t i
+    if indptr.shape[0] != rows + 1 or indices.shape[0] != values.shape[0]:
+        raise ValueError(f"features of {rows} rows, got {indptr.shape[0] - 1}")
+    if indptr[0] < 0 or indptr[rows] > indices.shape[0]:
+        raise ValueError("features end before their last row")
+    for i in range(rows):
+        if indptr[i] > indptr[i + 1]:
+            raise ValueError(f"features of row {i} end before they start")
+    matrix.indptr = &indptr[0]
+    matrix.indices = &indices[0] if indices.shape[0] else NULL
+    matrix.values = &values[0] if values.shape[0] else NULL
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------- one posterior
+
+cdef struct Bank:
+    # Rows of posteriors, one below the other.
+    double* covariance
+    double* mean
+    double* head
+    double* precision  # the last three are needed for learning only
+    double* moment
+    double* ridge
+    Py_ssize_t rows
+    Py_ssize_t capacity  # features
+    Py_ssize_t size      # entries of a matrix
+
+cdef struct Row:
+    double* covariance
+    double* mean
+    double* head
+    double* precision
+    double* moment
+    double* ridge
+
+
+cdef inline Row row_of(const Bank* bank, Py_ssize_t i) noexcept nogil:
+    cdef Row row
+    row.covariance = bank.covariance + i * bank.size
+    row.mean = bank.mean + i * bank.capacity
+    row.head = bank.head + i * N_HEAD
+    if bank.precision != NULL:
+        row.precision = bank.precision + i * bank.size
+        row.moment = bank.moment + i * bank.capacity
+        row.ridge = bank.ridge + i * bank.capacity
+    return row
+
+
+cdef int bind_shape(Bank* bank, Py_ssize_t rows, Py_ssize_t capacity, Py_ssize_t size, bint diagonal) except -1:
+    if rows < 1 or capacity < 1 or size != (capacity if diagonal else tri(capacity)):
+        raise ValueError("matrices do not fit the means")
+    bank.rows, bank.capacity, bank.size = rows, capacity, size
+    bank.precision = bank.moment = bank.ridge = NULL
+    return 0
+
+
+cdef int check_heads(const Bank* bank) except -1:
+    cdef Py_ssize_t i
+    for i in range(bank.rows):
+        if not 0 <= bank.head[i * N_HEAD + WIDTH] <= bank.capacity:
+            raise ValueError(f"row {i} is wider than its matrix")
+        if not 0 <= bank.head[i * N_HEAD + CURSOR] <= bank.capacity:
+            raise ValueError(f"the cursor of row {i} lies outside")
+    return 0
+
+
+cdef int bind_frozen(Bank* bank, tuple arrays, bint diagonal) except -1:
+    cdef const double[:, ::1] covariance = arrays[0], mean = arrays[1], head = arrays[2]
+    bind_shape(bank, covariance.shape[0], mean.shape[1], covariance.shape[1], diagonal)
+    if mean.shape[0] != bank.rows or head.shape[0] != bank.rows or head.shape[1] != N_HEAD:
+        raise ValueError("means and heads do not fit the matrices")
+    bank.covariance = <double*>&covariance[0, 0]
+    bank.mean = <double*>&mean[0, 0]
+    bank.head = <double*>&head[0, 0]
+    return check_heads(bank)
+
+
+cdef int bind_live(Bank* bank, tuple arrays, bint diagonal) except -1:
+    cdef double[:, ::1] covariance = arrays[0], mean = arrays[1], head = arrays[2]
+    cdef double[:, ::1] precision = arrays[3], moment = arrays[4], ridge = arrays[5]
+    bind_frozen(bank, arrays, diagonal)
+    if precision.shape[0] != bank.rows or precision.shape[1] != bank.size:
+        raise ValueError("precisions do not fit the covariances")
+    if moment.shape[0] != bank.rows or moment.shape[1] != bank.capacity:
+        raise ValueError("moments do not fit the means")
+    if ridge.shape[0] != bank.rows or ridge.shape[1] != bank.capacity:
+        raise ValueError("ridges do not fit the means")
+    bank.precision = &precision[0, 0]
+    bank.moment = &moment[0, 0]
+    bank.ridge = &ridge[0, 0]
+    return 0
+
+
+cdef inline Py_ssize_t within(const Vector* v, Py_ssize_t width) noexcept nogil:
+    """How many entries of `v` lie below `width`."""
+    cdef Py_ssize_t n = v.at.size()
+    if v.dense:
+        return min(n, width)
+    while n > 0 and v.at[n - 1] >= width:
+        n -= 1
+    return n
+
+
+cdef double mean_of(const Row* row, const Vector* v, Py_ssize_t n) noexcept nogil:
+    cdef double total = 0.0
+    cdef Py_ssize_t i
+    if v.dense:
+        return dense_dot(row.mean, v.x.data(), n)
+    for i in range(n):
+        total += row.mean[v.at[i]] * v.x[i]
+    return total
+
+
+cdef struct Noise:
+    # Parameters of the normal-inverse-gamma prior.
+    double shape
+    double scale
+
+
+# ---------------------------------------------------------------------------------------------- the model
+
+cdef class Model:
+    """How posteriors are learned and explored; what they know is the caller's, and passed with every call.
+
+    Parameters
+    ----------
+    explore : {"ucb", "normal", "nig"}
+        Upper confidence bound; samples of a normal posterior; of a normal-inverse-gamma one.
+    width : float
+        Standard deviations above the mean, or by which the normal posterior is widened.
+    l2 : float
+        Precision of the prior.
+    shape, scale : float
+        Of the prior of the noise ("nig").
+    logistic, diagonal : bool
+    shared, hybrid : bool
+        One model for all actions; or one an arm and a shared one.
+    intercept, crosses : bool
+    discount, floor : float
+    draws, period, seed : int
+    """
+
+    cdef int explore
+    cdef double width, l2, shape, scale, discount, floor
+    cdef bint logistic, diagonal, shared, hybrid, intercept, crosses
+    cdef Py_ssize_t draws, period
+    cdef uint64_t seed
+
+    def __init__(
+        self,
+        *,
+        explore,
+        double width=1.0,
+        double l2=1.0,
+        double shape=1.0,
+        double scale=1.0,
+        bint logistic=False,
+        bint diagonal=False,
+        bint shared=False,
+        bint hybrid=False,
+        bint intercept=True,
+        bint crosses=True,
+        double discount=1.0,
+        double floor=0.0,
+        Py_ssize_t draws=1,
+        Py_ssize_t period=1000,
+        seed=0,
+    ):
+        if hybrid and (shared or diagonal or discount < 1.0 or EXPLORE[explore] != UCB):
+            raise ValueError("a hybrid model is explored by upper confidence bounds, and forgets nothing")
+        if not l2 > 0.0:
+            raise ValueError(f"l2 must be > 0, got {l2}")
+        self.explore = EXPLORE[explore]
+        self.width, self.l2, self.shape, self.scale = width, l2, shape, scale
+        self.logistic, self.diagonal = logistic, diagonal
+        self.shared, self.hybrid = shared, hybrid
+        self.intercept, self.crosses = intercept, crosses
+        self.discount, self.floor = discount, floor
+        self.draws, self.period = max(draws, 1), max(period, 1)
+        self.seed = seed & 0xFFFFFFFFFFFFFFFF
+
+    # ------------------------------------------------------------------------------------------ entrances
+
+    def decide(
+        self, tuple own, tuple common, const double[:, :, ::1] cross, FeatureIndex own_index,
+        FeatureIndex common_index, const double[::1] totals, const int64_t[::1] starts, const int64_t[::1] slots,
+        const uint64_t[::1] hashes, const uint64_t[::1] keys, tuple contexts, tuple actions, double[::1] out,
+    ):
+        """Give the distribution of every event into `out`; read-only arrays will do."""
+        cdef Run run
+        run.learns = False
+        run.predicts = True
+        run.totals = <double*>&totals[0]
+        if not self.shared:
+            bind_frozen(&run.own, own, self.diagonal)
+        if self.shared or self.hybrid:
+            bind_frozen(&run.common, common, self.diagonal)
+        run.cross = run.moments = NULL
+        if self.hybrid:
+            check_cross(&run, cross.shape[0], cross.shape[1], cross.shape[2])
+            run.cross = <double*>&cross[0, 0, 0]
+        self.bind(&run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
+                  out)
+        self.loop(&run, 0)
+
+    def run(
+        self, tuple own, tuple common, double[:, :, ::1] cross, double[:, :, ::1] moments,
+        FeatureIndex own_index, FeatureIndex common_index, double[::1] totals, const int64_t[::1] starts,
+        const int64_t[::1] slots, const uint64_t[::1] hashes, const uint64_t[::1] keys, tuple contexts,
+        tuple actions, const int64_t[::1] chosen, const double[::1] rewards, const double[::1] weights,
+        double[::1] out, Py_ssize_t first,
+    ):
+        """Learn events from `first` on, after giving their distributions into `out` if there is one.
+
+        Returns
+        -------
+        int
+            How many events are done. If that is not all, the next one brings a feature for which the
+            matrices have no room: enlarge them, and call again.
+        """
+        cdef Run run
+        cdef Py_ssize_t i, n = starts.shape[0] - 1
+        run.learns = True
+        run.predicts = out is not None
+        run.totals = &totals[0]
+        if not self.shared:
+            bind_live(&run.own, own, self.diagonal)
+        if self.shared or self.hybrid:
+            bind_live(&run.common, common, self.diagonal)
+        run.cross = run.moments = NULL
+        if self.hybrid:
+            check_cross(&run, cross.shape[0], cross.shape[1], cross.shape[2])
+            check_cross(&run, moments.shape[0], moments.shape[1], moments.shape[2])
+            run.cross = &cross[0, 0, 0]
+            run.moments = &moments[0, 0, 0]
+        if not (chosen.shape[0] == rewards.shape[0] == weights.shape[0] == n) or not 0 <= first <= n:
+            raise ValueError("one choice, reward and weight an event")
+        self.bind(&run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
+                  out)
+        for i in range(n):
+            if not 0 <= chosen[i] < starts[i + 1] - starts[i]:
+                raise ValueError(f"event {i} chose what it did not offer")
+        run.chosen = &chosen[0] if n else NULL
+        run.rewards = &rewards[0] if n else NULL
+        run.weights = &weights[0] if n else NULL
+        return self.loop(&run, first)
+
+    cdef int bind(
+        self, Run* run, FeatureIndex own_index, FeatureIndex common_index, Py_ssize_t n_totals,
+        const int64_t[::1] starts, const int64_t[::1] slots, const uint64_t[::1] hashes,
+        const uint64_t[::1] keys, tuple contexts, tuple actions, double[::1] out,
+    ) except -1:
+        """Check everything that the loop will touch, and point at it."""
+        cdef Py_ssize_t n = starts.shape[0] - 1, m = slots.shape[0], i, widest = 0, n_samples
+        if n_totals != N_TOTALS:
+            raise ValueError("totals do not fit")
+        if hashes.shape[0] != m or keys.shape[0] != n or (run.predicts and out.shape[0] != m):
+            raise ValueError("one slot, hash and probability an offered arm, and one key an event")
+        for i in range(n):
+            if starts[i] < 0 or starts[i + 1] <= starts[i] or starts[i + 1] > m:
+                raise ValueError(f"event {i} does not fit the offered arms")
+            widest = max(widest, starts[i + 1] - starts[i])
+        for i in range(m):
+            if slots[i] < RETIRED or (not self.shared and slots[i] >= run.own.rows):
+                raise ValueError(f"no slot {slots[i]}")
+        if own_index is None or common_index is None:
+            raise ValueError("features need an index")
+        run.own_index, run.common_index = <void*>own_index, <void*>common_index
+        bind_features(&run.contexts, contexts[0], contexts[1], contexts[2], n)
+        bind_features(&run.actions, actions[0], actions[1], actions[2], m)
+        run.n = n
+        run.starts = &starts[0]
+        run.slots = &slots[0] if m else NULL
+        run.hashes = &hashes[0] if m else NULL
+        run.keys = &keys[0] if n else NULL
+        run.out = &out[0] if run.predicts and m else NULL
+        run.index.resize(widest)
+        n_samples = self.draws if self.explore != UCB and run.predicts else 0
+        run.samples.resize(widest * n_samples)
+        run.room.resize(2 * n_samples)
+        run.own_gather.place.assign(own_index.limit, -1)
+        run.common_gather.place.assign(common_index.limit, -1)
+        run.product.resize(max(own_index.limit, common_index.limit))
+        if self.shared and n_samples:
+            run.normals.resize(common_index.limit * n_samples)
+        return 0
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    cdef Py_ssize_t loop(self, Run* run, Py_ssize_t first):
+        cdef Py_ssize_t i, low, k, j, done = run.n
+        cdef FeatureIndex own_index = <FeatureIndex>run.own_index
+        cdef FeatureIndex common_index = <FeatureIndex>run.common_index
+        cdef bint learns
+        with nogil:
+            for i in range(first, run.n):
+                low = run.starts[i]
+                k = run.starts[i + 1] - low
+                run.own_gather.fresh.clear()
+                run.own_gather.dropped = 0
+                if not self.shared:
+                    self.gather_own(run, own_index, i)
+                if run.predicts:
+                    run.common_gather.fresh.clear()
+                    self.distribute(run, common_index, i, low, k)
+                if not run.learns or not run.weights[i] > 0.0:
+                    continue
+                j = low + run.chosen[i]
+                if run.slots[j] == RETIRED or (not self.shared and run.slots[j] == PRIOR):
+                    continue
+                run.common_gather.fresh.clear()
+                run.common_gather.dropped = 0
+                if self.shared or self.hybrid:
+                    self.gather_common(run, common_index, i, j)
+                if reaches(&run.x) > run.own.capacity and not self.shared:
+                    done = i
+                    break
+                if (self.shared or self.hybrid) and reaches(&run.z) > run.common.capacity:
+                    done = i
+                    break
+                for j in range(<Py_ssize_t>run.own_gather.fresh.size()):
+                    own_index.add(run.own_gather.fresh[j])
+                for j in range(<Py_ssize_t>run.common_gather.fresh.size()):
+                    common_index.add(run.common_gather.fresh[j])
+                run.totals[DROPPED] += <double>(run.own_gather.dropped if not self.shared else 0)
+                run.totals[DROPPED] += <double>run.common_gather.dropped
+                run.totals[CLOCK] += 1.0
+                self.absorb(
+                    run,
+                    run.slots[low + run.chosen[i]],
+                    fmin(run.weights[i], LARGEST),
+                    fmin(fmax(run.rewards[i], -LARGEST), LARGEST),
+                )
+        return done
+
+    cdef void gather_own(self, Run* run, FeatureIndex index, Py_ssize_t i) noexcept nogil:
+        cdef Py_ssize_t e
+        run.x.at.clear()
+        run.x.x.clear()
+        if self.intercept:
+            put(index, &run.own_gather, &run.x, CONSTANT, 1.0)
+        for e in range(run.contexts.indptr[i], run.contexts.indptr[i + 1]):
+            put(index, &run.own_gather, &run.x, run.contexts.indices[e], run.contexts.values[e])
+        finish(&run.own_gather, &run.x)
+
+    cdef void gather_common(self, Run* run, FeatureIndex index, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
+        """Features of action j in event i: its own, their products with the context's; the context's too if
+        there is no other model for them."""
+        cdef Py_ssize_t e, f
+        cdef const Matrix* contexts = &run.contexts
+        cdef const Matrix* actions = &run.actions
+        run.z.at.clear()
+        run.z.x.clear()
+        if self.shared:
+            if self.intercept:
+                put(index, &run.common_gather, &run.z, CONSTANT, 1.0)
+            for e in range(contexts.indptr[i], contexts.indptr[i + 1]):
+                put(index, &run.common_gather, &run.z, contexts.indices[e], contexts.values[e])
+        for e in range(actions.indptr[j], actions.indptr[j + 1]):
+            put(index, &run.common_gather, &run.z, actions.indices[e], actions.values[e])
+        if self.crosses:
+            for e in range(actions.indptr[j], actions.indptr[j + 1]):
+                for f in range(contexts.indptr[i], contexts.indptr[i + 1]):
+                    put(
+                        index, &run.common_gather, &run.z,
+                        (FNV_PRIME * actions.indices[e]) ^ contexts.indices[f],
+                        actions.values[e] * contexts.values[f],
+                    )
+        finish(&run.common_gather, &run.z)
+
+    # ------------------------------------------------------------------------------------------ deciding
+
+    cdef void distribute(self, Run* run, FeatureIndex index, Py_ssize_t i, Py_ssize_t low, Py_ssize_t k) noexcept nogil:
+        cdef const int64_t* slots = run.slots + low
+        cdef double* p = run.out + low
+        cdef Py_ssize_t j, n = eligible(slots, k)
+        cdef bint everyone = n == 0
+        cdef Belief belief
+        if everyone:
+            n = k
+        if n == 1:
+            for j in range(k):
+                p[j] = 1.0 if everyone or slots[j] != RETIRED else 0.0
+            return
+        if self.shared and self.explore != UCB:
+            self.draw_normals(run, index, run.keys[i])
+        for j in range(k):
+            if not everyone and slots[j] == RETIRED:
+                belief.mean, belief.variance, belief.shape, belief.scale = -INFINITY, 0.0, 1.0, 1.0
+            elif self.shared:
+                self.gather_common(run, index, i, low + j)
+                self.believe(&run.common, 0, run.totals[CLOCK], &run.z, &belief)
+            elif self.hybrid:
+                self.gather_common(run, index, i, low + j)
+                self.believe_hybrid(run, max(slots[j], 0), &belief)
+            else:
+                self.believe(&run.own, max(slots[j], 0), run.totals[CLOCK], &run.x, &belief)
+            if self.explore == UCB:
+                run.index[j] = belief.mean + self.width * sqrt(belief.variance)
+            elif self.shared:
+                self.sample_shared(run, index, run.keys[i], &belief, run.samples.data() + j * self.draws)
+            else:
+                self.sample(run, run.keys[i], run.hashes[low + j], &belief, run.samples.data() + j * self.draws)
+        if self.explore == UCB:
+            split_maximum(run.index.data(), p, k)
+        else:
+            histogram(run.samples.data(), run.room.data(), run.room.data() + self.draws, p, k, self.draws)
+        settle(p, slots, k, self.floor)
+
+    cdef void believe(
+        self, const Bank* bank, Py_ssize_t slot, double clock, const Vector* v, Belief* belief
+    ) noexcept nogil:
+        """Mean and variance of the expected reward, in units of the noise."""
+        cdef Row row = row_of(bank, slot)
+        cdef Py_ssize_t n = within(v, <Py_ssize_t>row.head[WIDTH]), i
+        cdef double q = 0.0, most = 0.0, kept = 1.0
+        for i in range(<Py_ssize_t>v.at.size()):
+            most += v.x[i] * v.x[i]
+        most /= self.l2
+        belief.mean = mean_of(&row, v, n)
+        if self.diagonal:
+            for i in range(n):
+                q += row.covariance[v.at[i]] * v.x[i] * v.x[i]
+        elif v.dense:
+            q = dense_form(row.covariance, v.x.data(), n)
+        else:
+            q = sparse_form(row.covariance, v.at.data(), v.x.data(), n)
+        if self.discount < 1.0:
+            kept = pow(self.discount, clock - row.head[LAST])
+            q /= fmax(kept, 1e-300)
+        for i in range(n, <Py_ssize_t>v.at.size()):
+            q += v.x[i] * v.x[i] / self.l2
+        belief.variance = fmin(fmax(q, 0.0), most)
+        belief.shape = self.shape + kept * row.head[SHAPE]
+        belief.scale = self.scale + kept * row.head[SCALE]
+
+    cdef void believe_hybrid(self, Run* run, Py_ssize_t slot, Belief* belief) noexcept nogil:
+        cdef Belief residual
+        self.believe(&run.own, slot, 0.0, &run.x, belief)
+        self.unexplained(run, slot)
+        self.believe(&run.common, 0, 0.0, &run.rest, &residual)
+        belief.mean += residual.mean
+        belief.variance += residual.variance
+
+    cdef void unexplained(self, Run* run, Py_ssize_t slot) noexcept nogil:
+        """What the arm's own features do not explain of the shared ones: rest = z - W'x."""
+        cdef Row row = row_of(&run.own, slot)
+        cdef Py_ssize_t n = within(&run.x, <Py_ssize_t>row.head[WIDTH]), i, wide
+        cdef double* w = run.cross + slot * run.own.capacity * run.common.capacity
+        wide = <Py_ssize_t>run.common.head[WIDTH]
+        if reaches(&run.z) > wide:
+            wide = reaches(&run.z)
+        run.rest.x.assign(wide, 0.0)
+        run.rest.at.resize(wide)
+        run.rest.dense = wide > 0
+        for i in range(wide):
+            run.rest.at[i] = <int32_t>i
+        for i in range(<Py_ssize_t>run.z.at.size()):
+            run.rest.x[run.z.at[i]] = run.z.x[i]
+        for i in range(n):
+            axpy(
+                run.rest.x.data(), w + run.x.at[i] * run.common.capacity, -run.x.x[i],
+                <Py_ssize_t>run.common.head[WIDTH],
+            )
+
+    cdef void sample(
+        self, Run* run, uint64_t key, uint64_t arm, const Belief* belief, double* out
+    ) noexcept nogil:
+        """Expected rewards of one arm: no other arm's depend on them, so a scalar each will do."""
+        cdef uint64_t state = stream(self.seed, key, arm)
+        cdef double deviation = self.width * sqrt(belief.variance)
+        cdef Py_ssize_t m
+        for m in range(self.draws):
+            if self.explore == NIG:
+                deviation = sqrt(belief.variance * belief.scale / gamma(&state, belief.shape))
+            out[m] = belief.mean + deviation * normal(&state)
+
+    cdef void draw_normals(self, Run* run, FeatureIndex index, uint64_t key) noexcept nogil:
+        """Normals of every known feature, and what turns them into samples of the model's weights."""
+        cdef Row row = row_of(&run.common, 0)
+        cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], i
+        cdef double shape = self.shape + row.head[SHAPE], scale = self.scale + row.head[SCALE]
+        cdef uint64_t state
+        run.n_normals = 0
+        self.extend_normals(run, index, key, index.order.size())
+        run.deviations.assign(self.draws, self.width)
+        if self.explore == NIG:
+            state = stream(self.seed, key, NOISE)
+            for i in range(self.draws):
+                run.deviations[i] = sqrt(scale / gamma(&state, shape))
+        if not self.diagonal and run.factored != run.totals[CLOCK]:
+            run.factor.assign(row.covariance, row.covariance + tri(d))
+            factor(run.factor.data(), d)
+            run.factored = run.totals[CLOCK]
+
+    cdef void extend_normals(self, Run* run, FeatureIndex index, uint64_t key, Py_ssize_t n) noexcept nogil:
+        """A stream for each feature, by its hash: the same whenever the feature was numbered."""
+        cdef Py_ssize_t known = index.order.size(), m
+        cdef uint64_t state
+        cdef uint32_t feature
+        cdef double* z
+        while run.n_normals < n:
+            feature = (
+                index.order[run.n_normals]
+                if run.n_normals < known
+                else run.common_gather.fresh[run.n_normals - known]
+            )
+            state = stream(self.seed, key, mix(feature))
+            z = run.normals.data() + run.n_normals * self.draws
+            for m in range(self.draws):
+                z[m] = normal(&state)
+            run.n_normals += 1
+
+    cdef void sample_shared(
+        self, Run* run, FeatureIndex index, uint64_t key, const Belief* belief, double* out
+    ) noexcept nogil:
+        """Expected rewards of one action under the same samples of the weights for all actions."""
+        cdef Row row = row_of(&run.common, 0)
+        cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], n = within(&run.z, d), i, m
+        cdef double* w = run.product.data()
+        self.extend_normals(run, index, key, index.order.size() + run.common_gather.fresh.size())
+        for m in range(self.draws):
+            out[m] = 0.0
+        if self.diagonal:
+            for i in range(n):
+                axpy(
+                    out, run.normals.data() + run.z.at[i] * self.draws,
+                    sqrt(row.covariance[run.z.at[i]]) * run.z.x[i], self.draws,
+                )
+        else:
+            for i in range(d):
+                w[i] = 0.0
+            for i in range(n):
+                axpy(w, run.factor.data() + tri(run.z.at[i]), run.z.x[i], run.z.at[i] + 1)
+            for i in range(d):
+                if w[i] != 0.0:
+                    axpy(out, run.normals.data() + i * self.draws, w[i], self.draws)
+        for i in range(n, <Py_ssize_t>run.z.at.size()):
+            axpy(
+                out, run.normals.data() + run.z.at[i] * self.draws, run.z.x[i] / sqrt(self.l2), self.draws
+            )
+        for m in range(self.draws):
+            out[m] = belief.mean + run.deviations[m] * out[m]
+
+    # ------------------------------------------------------------------------------------------ learning
+
+    cdef void absorb(self, Run* run, Py_ssize_t slot, double weight, double reward) noexcept nogil:
+        cdef Row row
+        cdef Belief belief
+        cdef Py_ssize_t i, j, n
+        cdef double share, explained
+        cdef double* w
+        cdef double* b
+        if self.shared:
+            row = row_of(&run.common, 0)
+            self.update(run, &row, &run.z, weight, reward)
+            return
+        row = row_of(&run.own, slot)
+        if not self.hybrid:
+            self.update(run, &row, &run.x, weight, reward)
+            return
+        self.believe(&run.own, slot, 0.0, &run.x, &belief)
+        explained = belief.mean
+        self.unexplained(run, slot)
+        self.update(run, &row, &run.x, weight, reward)
+        # `product` now holds u, for the arm's width, and `gain` what multiplies a target's error.
+        n = run.common.capacity
+        w = run.cross + slot * run.own.capacity * n
+        b = run.moments + slot * run.own.capacity * n
+        for i in range(<Py_ssize_t>run.x.at.size()):
+            for j in range(<Py_ssize_t>run.z.at.size()):
+                b[run.x.at[i] * n + run.z.at[j]] += weight * run.x.x[i] * run.z.x[j]
+        if run.renewed:
+            self.regress(run, &row, w, b)
+        else:
+            for i in range(<Py_ssize_t>row.head[WIDTH]):
+                axpy(w + i * n, run.rest.x.data(), run.gain * run.product[i], run.rest.x.size())
+        share = run.gain
+        row = row_of(&run.common, 0)
+        self.update(run, &row, &run.rest, share, reward - explained)
+
+    cdef void regress(self, Run* run, const Row* row, double* w, const double* b) noexcept nogil:
+        """W = PB, anew."""
+        cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], n = run.common.capacity, i, j
+        cdef double* p = row.covariance
+        for i in range(d):
+            for j in range(n):
+                w[i * n + j] = 0.0
+        for i in range(d):
+            for j in range(i + 1):
+                axpy(w + i * n, b + j * n, p[tri(i) + j], n)
+                if j < i:
+                    axpy(w + j * n, b + i * n, p[tri(i) + j], n)
+
+    cdef void update(self, Run* run, Row* row, const Vector* v, double weight, double reward) noexcept nogil:
+        """One event; leaves u in `run.product`, its factor in `run.gain`, and in `run.renewed` whether P was
+        taken anew."""
+        cdef Py_ssize_t n = v.at.size(), d, i, j
+        cdef double* u = run.product.data()
+        cdef double q = 0.0, mean, c = weight, error, p, f
+        run.gain = 0.0
+        run.renewed = False
+        if self.discount < 1.0:
+            self.fade(run, row)
+        row.head[LAST] = run.totals[CLOCK]
+        row.head[UPDATES] += 1.0
+        if n == 0:
+            return
+        d = max(<Py_ssize_t>row.head[WIDTH], v.at[n - 1] + 1)
+        row.head[WIDTH] = d
+        mean = mean_of(row, v, n)
+        error = reward - mean
+        if self.logistic:
+            p = 1.0 / (1.0 + exp(-mean)) if mean > 0.0 else exp(mean) / (1.0 + exp(mean))
+            error = fmin(fmax(reward, 0.0), 1.0) - p
+            c = weight * fmax(p * (1.0 - p), LEAST_CURVATURE)
+        if self.diagonal:
+            for i in range(n):
+                j = v.at[i]
+                row.precision[j] += c * v.x[i] * v.x[i]
+                row.covariance[j] = 1.0 / row.precision[j]
+                row.mean[j] += weight * error * v.x[i] / row.precision[j]
+            return
+        if v.dense:
+            dense_product(row.covariance, v.x.data(), n, d, u)
+            q = dense_dot(v.x.data(), u, n)
+        else:
+            sparse_product(row.covariance, v.at.data(), v.x.data(), n, d, u)
+            for i in range(n):
+                q += v.x[i] * u[v.at[i]]
+        q = fmax(q, 0.0)
+        f = 1.0 / (1.0 + c * q)
+        rank_one(row.covariance, u, -c * f, d)
+        axpy(row.mean, u, weight * error * f, d)
+        run.gain = weight * f
+        row.head[SHAPE] += 0.5 * weight
+        row.head[SCALE] += 0.5 * weight * error * error * f
+        if v.dense:
+            rank_one(row.precision, v.x.data(), c, n)
+        else:
+            for i in range(n):
+                for j in range(i + 1):
+                    row.precision[tri(v.at[i]) + v.at[j]] += c * v.x[i] * v.x[j]
+        for i in range(n):
+            row.moment[v.at[i]] += weight * reward * v.x[i]
+        if self.discount < 1.0:
+            self.fill_up(run, row, d)
+        if row.head[UPDATES] % self.period == 0.0 or not sound(row, d):
+            self.renew(run, row, d)
+
+    cdef void fade(self, Run* run, Row* row) noexcept nogil:
+        """Bring a row to the present."""
+        cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], i
+        cdef double kept = pow(self.discount, run.totals[CLOCK] - row.head[LAST])
+        row.head[SHAPE] *= kept
+        row.head[SCALE] *= kept
+        if self.diagonal:
+            for i in range(d):
+                row.precision[i] = kept * row.precision[i] + (1.0 - kept) * self.l2
+                row.covariance[i] = 1.0 / row.precision[i]
+            return
+        if kept < FORGOTTEN:
+            for i in range(tri(d)):
+                row.covariance[i] = row.precision[i] = 0.0
+            for i in range(d):
+                row.covariance[tri(i) + i] = 1.0 / self.l2
+                row.precision[tri(i) + i] = row.ridge[i] = self.l2
+                row.mean[i] = row.moment[i] = 0.0
+            return
+        scale(row.covariance, 1.0 / kept, tri(d))
+        scale(row.precision, kept, tri(d))
+        scale(row.moment, kept, d)
+        scale(row.ridge, kept, d)
+
+    cdef void fill_up(self, Run* run, Row* row, Py_ssize_t d) noexcept nogil:
+        """Give one entry of the diagonal back what the prior had there."""
+        cdef Py_ssize_t j = <Py_ssize_t>row.head[CURSOR], i
+        cdef vector[double]* column = &run.column
+        cdef double c, f, mean
+        if j >= d:
+            j = 0
+        row.head[CURSOR] = <double>(j + 1)
+        c = self.l2 - row.ridge[j]
+        if not c > 0.0:
+            return
+        column.resize(d)
+        for i in range(d):
+            column[0][i] = row.covariance[tri(j) + i] if i <= j else row.covariance[tri(i) + j]
+        f = c / (1.0 + c * fmax(column[0][j], 0.0))
+        mean = row.mean[j]
+        rank_one(row.covariance, column.data(), -f, d)
+        axpy(row.mean, column.data(), -f * mean, d)
+        row.precision[tri(j) + j] += c
+        row.ridge[j] = self.l2
+
+    cdef void renew(self, Run* run, Row* row, Py_ssize_t d) noexcept nogil:
+        """Take P, and for a linear model the mean, anew from A and b."""
+        run.factor.assign(row.precision, row.precision + tri(d))
+        run.factored = -1.0
+        factor(run.factor.data(), d)
+        invert(run.factor.data(), d, row.covariance)
+        if not self.logistic:
+            dense_product(row.covariance, row.moment, d, d, row.mean)
+        run.renewed = True
+
+
+cdef inline Py_ssize_t reaches(const Vector* v) noexcept nogil:
+    """One more than the largest number of a feature in `v`."""
+    cdef Py_ssize_t n = v.at.size()
+    return v.at[n - 1] + 1 if n else 0
+
+
+cdef bint sound(const Row* row, Py_ssize_t d) noexcept nogil:
+    """Whether every variance is positive and not above what the prior leaves."""
+    cdef Py_ssize_t i
+    cdef double variance
+    for i in range(d):
+        variance = row.covariance[tri(i) + i]
+        if not (variance > 0.0 and variance * row.ridge[i] <= 1.0 + 1e-6):
+            return False
+    return True
+
+
+cdef struct Belief:
+    double mean
+    double variance
+    double shape
+    double scale
+
+
+cdef cppclass Run:
+    # One call: where everything is, and room to work in.
+    bint learns
+    bint predicts
+    Py_ssize_t n
+    Bank own
+    Bank common
+    double* cross    # W of each arm: (rows, own.capacity, common.capacity)
+    double* moments  # B
+    double* totals
+    void* own_index
+    void* common_index
+    const int64_t* starts
+    const int64_t* slots
+    const uint64_t* hashes
+    const uint64_t* keys
+    const int64_t* chosen
+    const double* rewards
+    const double* weights
+    double* out
+    Matrix contexts
+    Matrix actions
+    Gatherer own_gather
+    Gatherer common_gather
+    Vector x
+    Vector z
+    Vector rest
+    vector[double] index
+    vector[double] samples
+    vector[double] room
+    vector[double] product
+    vector[double] column
+    vector[double] factor
+    vector[double] normals  # (features, draws)
+    vector[double] deviations
+    Py_ssize_t n_normals
+    double factored  # value of the clock when `factor` was taken
+    double gain
+    bint renewed
+
+    __init__():
+        this.factored = -1.0
+
+
+cdef int check_cross(const Run* run, Py_ssize_t rows, Py_ssize_t own, Py_ssize_t common) except -1:
+    if rows != run.own.rows or own != run.own.capacity or common != run.common.capacity:
+        raise ValueError("cross moments do not fit the matrices")
+    return 0

@@ -1,0 +1,187 @@
+"""Confidence sequences for means: intervals that may be looked at after every event.
+
+A fixed-size interval that is looked at often enough excludes the truth some day. These hold at all times at
+once, for outcomes that depend on the past in any way, and for a mean that drifts: what is covered is the
+average of the conditional means so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammainc, gammaln
+
+from penstock._native.intervals import advance
+from penstock.state import State
+
+__all__ = ["Interval", "LowerBound", "boundary", "log_mixture"]
+
+# The mixture is tightest around a summed variance of 20, for alpha = 0.025 on either side: off-policy
+# outcomes, scaled by the largest weight, gather variance slowly.
+_V_OPT: Final = 20.0
+_TIGHTEST_ALPHA: Final = 0.025
+_LOG: Final = 2.0 * math.log(1.0 / (2.0 * _TIGHTEST_ALPHA))
+_RHO: Final = _V_OPT / (_LOG + math.log1p(_LOG))
+_BISECTIONS: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Bounds on a number, or the reason why there are none.
+
+    Attributes
+    ----------
+    lower, upper : float
+        NaN where there are none.
+    reason : str
+        Why there are none; one sentence, empty where there are.
+
+    Examples
+    --------
+    >>> 0.5 in Interval(0.25, 0.75)
+    True
+    >>> 0.5 in Interval.none("nothing was logged")
+    False
+    """
+
+    lower: float
+    upper: float
+    reason: str = ""
+
+    @classmethod
+    def none(cls, reason: str) -> Interval:
+        """Return no interval, and why."""
+        return cls(math.nan, math.nan, reason)
+
+    def __contains__(self, value: float) -> bool:
+        return self.lower <= value <= self.upper
+
+    @property
+    def width(self) -> float:
+        """Distance of the bounds; NaN where there are none."""
+        return self.upper - self.lower
+
+
+def log_mixture(
+    total: NDArray[np.float64] | float, variance: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    """Logarithm of the gamma-exponential mixture of ``exp(l * total - psi(l) * variance)`` over l in [0, 1).
+
+    Parameters
+    ----------
+    total : float64, shape (n,) or scalar
+        Sum of differences from their conditional means, each at least -1 from its guess.
+    variance : float64, shape (n,) or scalar
+        Sum of squared distances from the guesses.
+
+    Returns
+    -------
+    float64, shape (n,) or ()
+        Log of an e-value: the probability that it ever reaches ``log(1 / alpha)`` is at most alpha.
+
+    References
+    ----------
+    Howard, Ramdas, McAuliffe and Sekhon (2021), Time-uniform, nonparametric, nonasymptotic confidence
+    sequences, Annals of Statistics 49(2) (arXiv:1810.08240), proposition 9 with c = 1.
+    """
+    a = np.asarray(variance, dtype=np.float64) + _RHO
+    y = np.asarray(total, dtype=np.float64) + variance
+    z = y + _RHO
+    positive = np.where(z > 0.0, z, 1.0)
+    with np.errstate(divide="ignore"):  # far below its mean the mixture is 0, and its logarithm -inf
+        bulk = np.log(gammainc(a, positive))
+    log_m = _NORMALISER + gammaln(a) + bulk - a * np.log(positive) + y
+    return np.where(z > 0.0, log_m, -np.inf)
+
+
+_NORMALISER: Final = float(_RHO * math.log(_RHO) - math.lgamma(_RHO) - math.log(gammainc(_RHO, _RHO)))
+
+
+def boundary(variance: float, alpha: float) -> float:
+    """Return the sum that is ever exceeded with probability at most `alpha`, given the summed variance.
+
+    Examples
+    --------
+    >>> round(boundary(20.0, 0.025), 2)
+    16.86
+    """
+    threshold = math.log(1.0 / alpha)
+    low, high = 0.0, 1.0 + math.sqrt(variance)
+    while log_mixture(high, variance) < threshold:
+        low, high = high, 2.0 * high
+    for _ in range(_BISECTIONS):
+        middle = 0.5 * (low + high)
+        if log_mixture(middle, variance) < threshold:
+            low = middle
+        else:
+            high = middle
+    return high  # on the safe side of the root
+
+
+class LowerBound:
+    """Lower confidence sequence for the average conditional mean of a stream of outcomes.
+
+    Parameters
+    ----------
+    floor : float, >= 0
+        No outcome is below ``-floor``; above, there need not be a limit.
+
+    Notes
+    -----
+    Outcomes are divided by ``floor + 1``, and the running guess is kept at most ``1 / (floor + 1)``: none is
+    further than 1 below its guess, which is all that the empirical-Bernstein supermartingale of Howard et
+    al. (2021) asks for. Bounds are tight where means are at most 1.
+
+    Examples
+    --------
+    >>> bound = LowerBound()
+    >>> bound.update(np.full(1000, 0.5))
+    >>> round(bound.value(alpha=0.025), 3)
+    0.494
+    """
+
+    def __init__(self, floor: float = 0.0) -> None:
+        if not 0.0 <= floor < math.inf:
+            raise ValueError(f"expected a finite floor >= 0, got {floor}")
+        self._scale = 1.0 / (floor + 1.0)
+        self._sums = np.zeros(3)
+
+    def update(self, outcomes: NDArray[np.float64]) -> None:
+        """Take `outcomes`, shape (n,), in stream order."""
+        advance(self._sums, outcomes, self._scale)
+
+    @property
+    def n_events(self) -> int:
+        """Outcomes taken."""
+        return int(self._sums[0])
+
+    @property
+    def mean(self) -> float:
+        """Average of the outcomes taken; NaN before the first."""
+        n, total, _ = self._sums.tolist()
+        return float(total / (self._scale * n)) if n else math.nan
+
+    def value(self, alpha: float) -> float:
+        """Return the bound, which with probability ``1 - alpha`` is never too high; -inf at first."""
+        n, total, variance = self._sums.tolist()
+        if not n:
+            return -math.inf
+        return (total - boundary(variance, alpha)) / (self._scale * n)
+
+    def log_e(self, mean: float) -> float:
+        """Return the logarithm of the e-value against an average mean of at most `mean`."""
+        n, total, variance = self._sums.tolist()
+        return float(log_mixture(total - n * mean * self._scale, variance))
+
+    def state(self) -> State:
+        """Everything it knows."""
+        return {"sums": self._sums.copy()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from; the floor is the constructor's."""
+        self._sums = np.array(state["sums"], dtype=np.float64)

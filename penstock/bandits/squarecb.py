@@ -1,0 +1,115 @@
+"""SquareCB: the chance of an action falls with the inverse of how much worse than the best it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+from numpy.typing import NDArray
+
+from penstock.bandits.oracle import (
+    DEFAULT_LEARNER,
+    CostType,
+    FrozenOraclePolicy,
+    Loss,
+    OraclePolicy,
+    Outside,
+    fraction,
+    positive,
+)
+from penstock.bandits.pmf import cheapest
+
+__all__ = ["InverseGap", "SquareCB"]
+
+
+@dataclass(frozen=True, slots=True)
+class InverseGap:
+    """Inverse gap weighting, with a greed of ``gamma_scale * events ** gamma_exponent``.
+
+    Of K actions one whose predicted cost is y has the chance ``1 / (K + greed * (y - lowest))``, and what is
+    left of 1 goes to the action of lowest cost, in equal parts if there are several.
+
+    Examples
+    --------
+    >>> rule = InverseGap(10.0, 0.5)
+    >>> rule.probabilities(np.array([[0.5, 0.1, 0.1]]), np.array([0, 3]), np.array([4])).round(4)
+    array([0.0909, 0.4545, 0.4545])
+    """
+
+    gamma_scale: float
+    gamma_exponent: float
+
+    def __post_init__(self) -> None:
+        positive("gamma_scale", self.gamma_scale)
+        fraction("gamma_exponent", self.gamma_exponent)
+
+    def probabilities(
+        self, costs: NDArray[np.float64], starts: NDArray[np.int64], ages: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Distribution over every event's actions, shape (m,); see `Rule`."""
+        sizes = np.diff(starts)
+        greed = np.repeat(self.gamma_scale * ages.astype(np.float64) ** self.gamma_exponent, sizes)
+        gaps = costs[0] - np.repeat(np.minimum.reduceat(costs[0], starts[:-1]), sizes)
+        best = cheapest(costs[0], starts)
+        others = np.where(best > 0, 0.0, 1.0 / (np.repeat(sizes, sizes) + greed * gaps))
+        return others + best * np.repeat(1.0 - np.add.reduceat(others, starts[:-1]), sizes)
+
+
+class SquareCB(OraclePolicy):
+    """SquareCB: regression, then inverse gap weighting.
+
+    Parameters
+    ----------
+    gamma_scale, gamma_exponent : float
+        The greed is ``gamma_scale * events ** gamma_exponent``, per unit of cost (rewards scaled to [0, 1]).
+        Larger explores less.
+    learner, cost_type, reward_range, loss, floor, min_propensity, outside
+        See `OraclePolicy`. By default the regression is not weighted by propensities: the theory wants the
+        oracle's error under the distribution that was played.
+
+    References
+    ----------
+    Foster and Rakhlin (2020), Beyond UCB: optimal and efficient contextual bandits with regression oracles,
+    ICML (arXiv:2002.04926).
+
+    Examples
+    --------
+    >>> from penstock.decisions import Offers
+    >>> offers = Offers.from_rows([{"hour": 9}], [["news", "sport"]])
+    >>> SquareCB().probabilities(offers)
+    array([0.5, 0.5])
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        gamma_scale: Annotated[float, Gt(0)] = 10.0,
+        gamma_exponent: Annotated[float, Ge(0), Le(1)] = 0.5,
+        learner: Mapping[str, Any] = DEFAULT_LEARNER,
+        cost_type: CostType = "dm",
+        reward_range: Sequence[float] = (0.0, 1.0),
+        loss: Loss = "squared",
+        floor: Annotated[float, Ge(0), Le(1)] = 0.0,
+        min_propensity: Annotated[float, Gt(0), Le(1)] = 1e-3,
+        outside: Outside = "refuse",
+    ) -> None:
+        super().__init__(
+            seed=seed,
+            rule=InverseGap(gamma_scale, gamma_exponent),
+            learner=learner,
+            cost_type=cost_type,
+            reward_range=reward_range,
+            loss=loss,
+            floor=floor,
+            min_propensity=min_propensity,
+            outside=outside,
+        )
+
+    @staticmethod
+    def load(state: dict[str, Any]) -> FrozenOraclePolicy:
+        """Rebuild a frozen policy from its state; arrays may be read-only memory maps."""
+        return FrozenOraclePolicy.from_state(state, InverseGap)

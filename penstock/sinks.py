@@ -1,0 +1,118 @@
+"""Where an application's decisions and rewards go: the protocol, and two files in a directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, Protocol, runtime_checkable
+
+import orjson
+
+from penstock.errors import BadRecord, StoreError
+from penstock.feedback import DecisionEvent, RewardEvent, plain
+
+__all__ = ["FileSink", "Sink"]
+
+_FILES: Final = {DecisionEvent: "decisions.jsonl", RewardEvent: "rewards.jsonl"}
+_MAX_RECORD_BYTES: Final = 1 << 20  # 10,000 actions fit; a stray payload that nobody could read back does not
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes what the engine is to learn from. Called from any thread."""
+
+    def send(self, event: DecisionEvent | RewardEvent) -> None:
+        """Keep `event`; when this returns, another process can read it.
+
+        Raises
+        ------
+        BadRecord
+            If it cannot be written as JSON.
+        StoreError
+            If it could not be kept.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class FileSink:
+    """Appends to ``decisions.jsonl`` and ``rewards.jsonl`` in a directory, which is made if need be.
+
+    Any number of threads and processes may share the files: a record is one write to the end of a file,
+    which a local file system does not interleave with another. (A network file system may.) A process
+    that is killed can leave a torn last line: readers wait for its end, and the next sink to be opened
+    ends it, so that it is one bad record and does not take the one after it along.
+
+    Parameters
+    ----------
+    path : path
+        The directory.
+    fsync : bool
+        Have every record on the disk before `send` returns: it then survives a power cut, and takes
+        milliseconds. Without, it survives the end of the process.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as path:
+    ...     sink = FileSink(path)
+    ...     sink.send(RewardEvent(id="d-1", time=12.5, value=1.0))
+    ...     sink.close()
+    ...     print(Path(path, "rewards.jsonl").read_text(), end="")
+    {"id":"d-1","time":12.5,"reward":1.0}
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
+        self.path: Final = Path(path)
+        self._fsync = fsync
+        self._files: dict[type, int] = {}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for kind, name in _FILES.items():
+                self._files[kind] = _open(self.path / name)
+        except OSError as error:
+            self.close()
+            raise StoreError(f"cannot write to {error.filename or self.path}: {error.strerror}") from error
+
+    def __repr__(self) -> str:
+        return f"FileSink({str(self.path)!r})"
+
+    def send(self, event: DecisionEvent | RewardEvent) -> None:
+        """Append `event` to its file."""
+        try:
+            line = orjson.dumps(event.record(), default=plain, option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError as error:
+            raise BadRecord(f"what JSON can hold ({error})", event.record()) from error
+        if len(line) > _MAX_RECORD_BYTES:
+            raise BadRecord(f"a record of at most {_MAX_RECORD_BYTES:,} bytes", f"one of {len(line):,}")
+        file = self._files.get(type(event))
+        if file is None:
+            raise StoreError(f"{self.path}: the sink is closed")
+        try:
+            written = os.write(file, line)
+            if self._fsync:
+                os.fsync(file)
+        except OSError as error:
+            raise StoreError(f"cannot write {self.path / _FILES[type(event)]}: {error.strerror}") from error
+        if written < len(line):  # the disk is full: end the torn line, if that is still possible
+            os.write(file, b"\n")
+            raise StoreError(
+                f"cannot write {self.path / _FILES[type(event)]}: {written} of {len(line)} bytes fit"
+            )
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._files:
+            os.close(self._files.popitem()[1])
+
+
+def _open(file: Path) -> int:
+    """Open for appending, and end a line that was torn by a crash."""
+    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    size = os.fstat(descriptor).st_size
+    if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        os.write(descriptor, b"\n")
+    return descriptor
