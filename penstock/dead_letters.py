@@ -44,6 +44,7 @@ class DeadLetters:
         self.n_bad = n_bad
         self.n_good = n_good
         self.last_reason = ""
+        self._excess: tuple[int, int] | None = None  # bad records of all, when there were too many
         self._max_rate = max_rate
         self._min_bad = min_bad
         self._path = path
@@ -63,24 +64,34 @@ class DeadLetters:
 
         Raises
         ------
-        DataError
-            If the tolerated rate was passed at any of these records: judged one by one, in their order, the
-            verdict does not depend on how many are read at a time.
         StoreError
             If they cannot be written.
         """
-        are_too_many = False
         for letter in rejected:
             self.n_bad += 1
             n_records = self.n_bad + self.n_good + letter.after
-            are_too_many |= self.n_bad > max(self._min_bad, self._max_rate * n_records)
+            if self.n_bad > max(self._min_bad, self._max_rate * n_records):
+                self._excess = self.n_bad, n_records
             self.last_reason = letter.reason
             self._write(letter)
         self.n_good += n_good
-        if are_too_many:
+
+    def judge(self) -> None:
+        """Check that there were not too many at any time.
+
+        Records are counted one by one, in their order: the verdict does not depend on how many are read at
+        a time.
+
+        Raises
+        ------
+        DataError
+            If the tolerated rate was passed at one of the records taken.
+        """
+        if self._excess is not None:
+            n_bad, n_records = self._excess
             kept = f"; all of them are in {self._path}" if self._path else ""
             raise DataError(
-                f"{self.n_bad:,} of {self.n_bad + self.n_good:,} records cannot be used, which is more than "
+                f"{n_bad:,} of {n_records:,} records cannot be used, which is more than "
                 f"dead_letters.max_bad_rate {self._max_rate} allows{kept}; the last one: {self.last_reason}"
             )
 

@@ -320,7 +320,9 @@ class Engine:
         if self.shadow is not None and prior is not None:
             lineages = {name: lane.lineage for name, lane in self._lanes.items()}
             with self._blaming("a frozen model", len(batch)):
-                self.shadow.observe(events, losses, lineages, prior, self._losses)
+                self.shadow.observe(
+                    losses, lineages, prior, lambda model: self._losses(model.predict(events), events)
+                )
         if self._replay is not None:
             self._replay.offer(events)
         if self.task.kind == "regression":

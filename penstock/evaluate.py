@@ -345,6 +345,7 @@ def evaluate(
             if lines:
                 lines.rejected(rejected, letters.n_bad)
             letters.take(rejected, len(events))
+            letters.judge()
             if limit is not None and engine.n_events >= limit:
                 break
     seconds = time.perf_counter() - started

@@ -254,7 +254,7 @@ class Joiner:
             if event.time > self._newest:
                 self._newest = event.time
                 self._settle(output)
-            if self._n_held > self._max or self.n_pending > self._max:
+            if self._n_held > self._max or len(self._queue) + len(self._stragglers) > self._max:
                 self._make_room(output)
         return output.joined()
 
@@ -543,7 +543,7 @@ def _rounded(exact: Fraction | int) -> float:
     try:
         return float(exact)
     except OverflowError:
-        return math.copysign(sys.float_info.max, exact)
+        return sys.float_info.max if exact > 0 else -sys.float_info.max
 
 
 _AGGREGATES: Final[Mapping[str, Callable[[Collection[_Earned]], float]]] = {

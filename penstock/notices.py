@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from penstock.bandits.base import FrozenPolicy
 from penstock.learners.base import Model
 
 __all__ = ["How", "Notice", "What"]
@@ -41,7 +42,7 @@ class Notice:
         The numbers behind it, plain JSON.
     kind : str or None
         Registry name of the learner that can load `model`.
-    model : Model or None
+    model : Model, FrozenPolicy or None
         For ``opened`` and for ``promoted`` without a candidate before it: what to store.
     """
 
@@ -55,4 +56,4 @@ class Notice:
     sequence: int | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
     kind: str | None = None
-    model: Model | None = None
+    model: Model | FrozenPolicy | None = None

@@ -131,7 +131,7 @@ class _Run:
             try:
                 for chunk in self._source.chunks(self._position, batch):
                     self._learn(chunk)
-                    self._letters.take(chunk.rejected, len(chunk.batch))
+                    self._letters.judge()
                     stopped = should_stop()
                     if stopped:
                         break
@@ -162,6 +162,7 @@ class _Run:
         for part in self._engine.ticks(chunk.batch):
             for notice in self._engine.progress(part):
                 self._publish(notice)
+        self._letters.take(chunk.rejected, len(chunk.batch))
         self._position = chunk.position
         self._agrees = True
 

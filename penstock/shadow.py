@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from penstock import learners
 from penstock._native.gate import fade, multiply_bets
-from penstock.events import Batch
+from penstock.bandits.base import FrozenPolicy
 from penstock.learners.base import Model
 from penstock.notices import How, Notice
 from penstock.state import State, prefixed, section
@@ -38,8 +38,9 @@ _RECENT: Final = (
 _FUTILITY_ALPHA: Final = 0.05  # a candidate is dropped once shown, at this level, to miss the minimum effect
 
 
-Losses: TypeAlias = "Callable[[NDArray[np.float64], Batch], NDArray[np.float64]]"
-"""From predictions and the events they were made for to losses in [0, 1], shape (n,)."""
+Frozen: TypeAlias = "Model | FrozenPolicy"
+Losses: TypeAlias = "Callable[[Any], NDArray[np.float64]]"
+"""From a frozen model or policy to its losses in [0, 1] on the events at hand, shape (n,)."""
 
 
 class Fading:
@@ -191,7 +192,7 @@ class Contender:
     kind: str
     lineage: int
     recent_loss: float
-    freeze: Callable[[], Model]
+    freeze: Callable[[], Frozen]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +204,7 @@ class _Version:
     kind: str
     lineage: int
     opened: int  # events seen when it was frozen
-    model: Model
+    model: Frozen
 
     def state(self) -> State:
         return {
@@ -216,7 +217,7 @@ class _Version:
         }
 
     @classmethod
-    def from_state(cls, state: State) -> _Version:
+    def from_state(cls, state: State, load: Callable[[str, State], Frozen]) -> _Version:
         kind = str(state["kind"])
         return cls(
             version=int(state["version"]),  # type: ignore[arg-type]
@@ -224,7 +225,7 @@ class _Version:
             kind=kind,
             lineage=int(state["lineage"]),  # type: ignore[arg-type]
             opened=int(state["opened"]),  # type: ignore[arg-type]
-            model=learners.load_model(kind, section(state, "model")),
+            model=load(kind, section(state, "model")),
         )
 
 
@@ -236,10 +237,19 @@ class Shadow:
     rules : ShadowRules
     serving : str
         The learner that serves first.
+    load : callable
+        Rebuilds a frozen model from its kind and state.
     """
 
-    def __init__(self, rules: ShadowRules, *, serving: str) -> None:
+    def __init__(
+        self,
+        rules: ShadowRules,
+        *,
+        serving: str,
+        load: Callable[[str, State], Frozen] = learners.load_model,
+    ) -> None:
         self.rules = rules
+        self._load = load
         self._first = serving
         self._serving: _Version | None = None
         self._candidate: _Version | None = None
@@ -278,33 +288,30 @@ class Shadow:
 
     def observe(
         self,
-        batch: Batch,
         live: Mapping[str, NDArray[np.float64]],
         lineages: Mapping[str, int],
         prior: NDArray[np.float64],
         losses: Losses,
     ) -> None:
-        """Compare on events that were just scored and learned by the live learners.
+        """Compare on n events that were just scored and learned by the live learners.
 
         Parameters
         ----------
-        batch : Batch
-            The events, n of them.
         live : mapping of learner to float64, shape (n,)
             Prequential losses of the live learners on these events.
         lineages : mapping of learner to int
         prior : float64, shape (n,)
-            Losses of the baseline that knows nothing but the labels' frequencies: what the very first
-            snapshot has to be compared with.
+            Losses of the baseline that knows nothing of the features: what the very first snapshot has to
+            be compared with.
         losses : callable
-            How predictions are scored.
+            Scores a frozen model on these events.
         """
-        champion = prior if self._serving is None else losses(self._serving.model.predict(batch), batch)
+        champion = prior if self._serving is None else losses(self._serving.model)
         self._serving_loss.update(champion)
         if self._serving is None or lineages[self._serving.learner] == self._serving.lineage:
             self._worse.update(live[self.serving] - champion)
         if self._candidate is not None:
-            gains = champion - losses(self._candidate.model.predict(batch), batch)
+            gains = champion - losses(self._candidate.model)
             self._better.update(gains)
             self._futile.update(-gains)
             self._recent_gain.update(gains)
@@ -334,9 +341,11 @@ class Shadow:
         """
         self._serving_loss = Fading()
         self._not_before = event
-        if self._candidate is None:
-            return []
-        return [self._reject(event, "was frozen before the change")]
+        return self.abandon(event, "was frozen before the change")
+
+    def abandon(self, event: int, reason: str) -> list[Notice]:
+        """Drop the candidate, if there is one: stopping early never makes a false promotion likelier."""
+        return [] if self._candidate is None else [self._reject(event, reason)]
 
     def _judge(self, event: int) -> list[Notice]:
         candidate = self._candidate
@@ -516,8 +525,8 @@ class Shadow:
         self._better.restore(section(state, "better"))
         self._futile.restore(section(state, "futile"))
         serving, candidate = section(state, "serving"), section(state, "candidate")
-        self._serving = _Version.from_state(serving) if serving else None
-        self._candidate = _Version.from_state(candidate) if candidate else None
+        self._serving = _Version.from_state(serving, self._load) if serving else None
+        self._candidate = _Version.from_state(candidate, self._load) if candidate else None
 
 
 _COUNTS: Final = ("n_versions", "n_promotions", "n_attempts", "next_refresh", "not_before")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.events import Batch
 from penstock.shadow import Contender, Fading, Gate, Shadow, ShadowRules
 from penstock.state import digest
 
@@ -131,44 +130,28 @@ class Constant:
     def __init__(self, loss):
         self.loss = loss
 
-    def predict(self, batch):
-        return np.full(len(batch), self.loss)
-
-    def predict_one(self, row):
-        return self.loss
-
     def state(self):
         return {"loss": self.loss}
-
-
-class ConstantLearner:
-    """Only what the gate needs of a learner's class: to load its models again."""
-
-    @staticmethod
-    def load(state):
-        return Constant(state["loss"])
 
 
 class World:
     """Drives a shadow tick by tick; every learner loses what `live` says."""
 
-    def __init__(self, monkeypatch, **rules):
-        monkeypatch.setattr("penstock.learners.LEARNERS", {"constant": "test:Learner"})
-        monkeypatch.setattr("penstock.learners.resolve", lambda *a, **k: ConstantLearner)
-        self.shadow = Shadow(ShadowRules(**rules), serving="a")
+    def __init__(self, **rules):
+        self.shadow = Shadow(
+            ShadowRules(**rules), serving="a", load=lambda kind, state: Constant(state["loss"])
+        )
         self.live = {"a": 0.3, "b": 0.3}
         self.lineage = {"a": 0, "b": 0}
         self.prior = 0.5
         self.event = 0
 
     def tick(self, n=100):
-        batch = Batch.from_rows([{}] * n)
         self.shadow.observe(
-            batch,
             {name: np.full(n, loss) for name, loss in self.live.items()},
             self.lineage,
             np.full(n, self.prior),
-            lambda predictions, events: predictions,
+            lambda model: np.full(n, model.loss),
         )
         self.event += n
         contenders = {
@@ -190,24 +173,24 @@ class World:
         raise AssertionError(f"no {what!r} within {n_ticks} ticks")
 
 
-def test_first_snapshot_serves_on_schedule_and_is_refreshed(monkeypatch):
-    world = World(monkeypatch, refresh_every=300)
+def test_first_snapshot_serves_on_schedule_and_is_refreshed():
+    world = World(refresh_every=300)
     first = world.until("promoted")
     assert (first.how, first.event, first.version, first.sequence) == ("initial", 300, 1, 1)
     second = world.until("promoted")
     assert (second.how, second.event, second.version, second.sequence) == ("refresh", 600, 2, 2)
 
 
-def test_first_snapshot_is_withheld_if_it_knows_less_than_the_label_frequencies(monkeypatch):
-    world = World(monkeypatch, refresh_every=300)
+def test_first_snapshot_is_withheld_if_it_knows_less_than_the_label_frequencies():
+    world = World(refresh_every=300)
     world.prior = 0.1
     assert world.until("withheld").how == "initial"
     world.live["a"] = 0.05
     assert world.until("promoted").how == "initial"
 
 
-def test_refresh_is_withheld_while_the_live_learner_is_worse(monkeypatch):
-    world = World(monkeypatch, refresh_every=300)
+def test_refresh_is_withheld_while_the_live_learner_is_worse():
+    world = World(refresh_every=300)
     world.until("promoted")
     world.live["a"] = 0.6
     withheld = world.until("withheld")
@@ -217,8 +200,8 @@ def test_refresh_is_withheld_while_the_live_learner_is_worse(monkeypatch):
     assert world.until("promoted").how == "refresh"
 
 
-def test_better_learner_replaces(monkeypatch):
-    world = World(monkeypatch, refresh_every=300)
+def test_better_learner_replaces():
+    world = World(refresh_every=300)
     world.until("promoted")
     world.live["b"] = 0.1
     opened = world.until("opened")
@@ -231,8 +214,8 @@ def test_better_learner_replaces(monkeypatch):
     assert world.shadow.serving == "b"
 
 
-def test_restarted_learner_has_to_replace_its_own_old_snapshot(monkeypatch):
-    world = World(monkeypatch, refresh_every=300)
+def test_restarted_learner_has_to_replace_its_own_old_snapshot():
+    world = World(refresh_every=300)
     world.until("promoted")
     world.lineage["a"] = 1
     for _ in range(20):
@@ -242,8 +225,8 @@ def test_restarted_learner_has_to_replace_its_own_old_snapshot(monkeypatch):
     assert world.until("promoted").how == "replace"
 
 
-def test_candidate_that_is_no_better_is_dropped_and_not_tried_again_at_once(monkeypatch):
-    world = World(monkeypatch, refresh_every=300, retry_after=1000)
+def test_candidate_that_is_no_better_is_dropped_and_not_tried_again_at_once():
+    world = World(refresh_every=300, retry_after=1000)
     world.until("promoted")
     world.live["b"] = 0.2
     world.until("opened")
@@ -257,8 +240,8 @@ def test_candidate_that_is_no_better_is_dropped_and_not_tried_again_at_once(monk
     assert again.evidence["threshold"] > math.log(1 / 0.05)
 
 
-def test_candidate_runs_out_of_events(monkeypatch):
-    world = World(monkeypatch, refresh_every=10_000, min_effect=0.001, max_events=500)
+def test_candidate_runs_out_of_events():
+    world = World(refresh_every=10_000, min_effect=0.001, max_events=500)
     world.shadow.rules = ShadowRules(refresh_every=100, min_effect=0.001, max_events=500)
     world.until("promoted")
     world.live["b"] = 0.298
@@ -266,8 +249,8 @@ def test_candidate_runs_out_of_events(monkeypatch):
     assert "within 500 events" in world.until("rejected").text
 
 
-def test_state_round_trip_in_mid_trial(monkeypatch):
-    world, twin = World(monkeypatch, refresh_every=300), World(monkeypatch, refresh_every=300)
+def test_state_round_trip_in_mid_trial():
+    world, twin = World(refresh_every=300), World(refresh_every=300)
     world.until("promoted")
     world.live["b"] = 0.25
     world.until("opened")

@@ -121,18 +121,17 @@ cdef class FeatureIndex:
         return twin
 
     cdef int32_t find(self, uint32_t feature) noexcept nogil:
+        """Return the feature's number, -1 where it has none."""
+        return self.table[self.place_of(feature)]
+
+    cdef uint32_t place_of(self, uint32_t feature) noexcept nogil:
         cdef uint32_t at = (feature * 2654435769U) & self.mask
-        while self.table[at] >= 0:
-            if self.order[self.table[at]] == feature:
-                return self.table[at]
+        while self.table[at] >= 0 and self.order[self.table[at]] != feature:
             at = (at + 1) & self.mask
-        return -1
+        return at
 
     cdef void add(self, uint32_t feature) noexcept nogil:
-        cdef uint32_t at = (feature * 2654435769U) & self.mask
-        while self.table[at] >= 0:
-            at = (at + 1) & self.mask
-        self.table[at] = <int32_t>self.order.size()
+        self.table[self.place_of(feature)] = <int32_t>self.order.size()
         self.order.push_back(feature)
 
 
@@ -146,25 +145,43 @@ cdef cppclass Vector:
 cdef cppclass Gatherer:
     # From hashes to a vector. Features nobody knows yet get the next numbers, for this event only.
     vector[uint32_t] fresh
-    vector[int32_t] place  # of each feature in the vector that is being gathered
+    vector[int32_t] table   # finds them, as the index's own table does
+    vector[uint32_t] taken  # places in it
+    vector[int32_t] place   # of each feature in the vector that is being gathered
     vector[pair[int32_t, double]] pairs
     Py_ssize_t dropped
 
 
+cdef void prepare(Gatherer* g, FeatureIndex index) noexcept:
+    g.place.assign(index.limit, -1)
+    g.table.assign(index.table.size(), -1)
+
+
+cdef inline void forget_fresh(Gatherer* g) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(<Py_ssize_t>g.taken.size()):
+        g.table[g.taken[i]] = -1
+    g.taken.clear()
+    g.fresh.clear()
+    g.dropped = 0
+
+
 cdef void put(FeatureIndex index, Gatherer* g, Vector* v, uint32_t feature, double value) noexcept nogil:
     cdef int32_t at = index.find(feature)
-    cdef Py_ssize_t i, known = index.order.size()
+    cdef Py_ssize_t known = index.order.size()
+    cdef uint32_t place
     if at < 0:
-        for i in range(<Py_ssize_t>g.fresh.size()):
-            if g.fresh[i] == feature:
-                at = <int32_t>(known + i)
-                break
-        else:
+        place = (feature * 2654435769U) & index.mask
+        while g.table[place] >= 0 and g.fresh[g.table[place]] != feature:
+            place = (place + 1) & index.mask
+        if g.table[place] < 0:
             if known + <Py_ssize_t>g.fresh.size() >= index.limit:
                 g.dropped += 1
                 return
-            at = <int32_t>(known + g.fresh.size())
+            g.table[place] = <int32_t>g.fresh.size()
+            g.taken.push_back(place)
             g.fresh.push_back(feature)
+        at = <int32_t>(known + g.table[place])
     if not fabs(value) <= LARGEST_X:
         value = copysign(LARGEST_X, value)
     if g.place[at] >= 0:
@@ -484,8 +501,8 @@ cdef class Model:
         n_samples = self.draws if self.explore != UCB and run.predicts else 0
         run.samples.resize(widest * n_samples)
         run.room.resize(2 * n_samples)
-        run.own_gather.place.assign(own_index.limit, -1)
-        run.common_gather.place.assign(common_index.limit, -1)
+        prepare(&run.own_gather, own_index)
+        prepare(&run.common_gather, common_index)
         run.product.resize(max(own_index.limit, common_index.limit))
         if self.shared and n_samples:
             run.normals.resize(common_index.limit * n_samples)
@@ -502,20 +519,18 @@ cdef class Model:
             for i in range(first, run.n):
                 low = run.starts[i]
                 k = run.starts[i + 1] - low
-                run.own_gather.fresh.clear()
-                run.own_gather.dropped = 0
+                forget_fresh(&run.own_gather)
                 if not self.shared:
                     self.gather_own(run, own_index, i)
                 if run.predicts:
-                    run.common_gather.fresh.clear()
+                    forget_fresh(&run.common_gather)
                     self.distribute(run, common_index, i, low, k)
                 if not run.learns or not run.weights[i] > 0.0:
                     continue
                 j = low + run.chosen[i]
                 if run.slots[j] == RETIRED or (not self.shared and run.slots[j] == PRIOR):
                     continue
-                run.common_gather.fresh.clear()
-                run.common_gather.dropped = 0
+                forget_fresh(&run.common_gather)
                 if self.shared or self.hybrid:
                     self.gather_common(run, common_index, i, j)
                 if reaches(&run.x) > run.own.capacity and not self.shared:
@@ -528,8 +543,7 @@ cdef class Model:
                     own_index.add(run.own_gather.fresh[j])
                 for j in range(<Py_ssize_t>run.common_gather.fresh.size()):
                     common_index.add(run.common_gather.fresh[j])
-                run.totals[DROPPED] += <double>(run.own_gather.dropped if not self.shared else 0)
-                run.totals[DROPPED] += <double>run.common_gather.dropped
+                run.totals[DROPPED] += <double>(run.own_gather.dropped + run.common_gather.dropped)
                 run.totals[CLOCK] += 1.0
                 self.absorb(
                     run,

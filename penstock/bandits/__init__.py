@@ -13,6 +13,7 @@ __all__ = ["POLICIES", "FrozenPolicy", "Policy", "build", "load_policy"]
 POLICIES: Final[Mapping[str, str]] = {
     "uniform": "penstock.bandits.uniform:Uniform",
     "beta_thompson": "penstock.bandits.beta_thompson:BetaThompson",
+    "linucb": "penstock.bandits.linucb:LinUCB",
     "squarecb": "penstock.bandits.squarecb:SquareCB",
     "greedy": "penstock.bandits.greedy:Greedy",
     "vw": "penstock.bandits.vw:VW",

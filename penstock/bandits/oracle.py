@@ -47,8 +47,8 @@ class Rule(Protocol):
 
         Parameters
         ----------
-        costs : float64, shape (B, m), in [0, 1]
-            What each learner predicts.
+        costs : float64, shape (B, m)
+            What each learner predicts, which need not be in [0, 1].
         starts : int64, shape (n + 1,)
         ages : int64, shape (n,)
             Events learned before each event.
@@ -237,7 +237,7 @@ class OraclePolicy:
 
     def _look(self, pairs: Batch) -> NDArray[np.float64]:
         """Predict costs, shape (B, m)."""
-        return np.stack([in_range(model.predict(pairs)) for model in self._models])
+        return np.stack([model.predict(pairs) for model in self._models])
 
     def _prepare(self, logged: Logged) -> tuple[Lesson, tuple[int, int, int]]:
         """Check a log and make it a lesson; return with it the counts after it."""
@@ -324,7 +324,7 @@ class OraclePolicy:
 
     def _doubly_robust(self, lesson: Lesson, pairs: Batch) -> NDArray[np.float64]:
         (values,) = self._values
-        costs = look_and_teach(values, pairs, lesson, lesson.weights)
+        costs = in_range(look_and_teach(values, pairs, lesson, lesson.weights))
         costs[lesson.entries] += (lesson.costs - costs[lesson.entries]) / lesson.propensities
         return costs
 
@@ -388,7 +388,7 @@ class FrozenOraclePolicy:
         return learners.load_model(kind, state)
 
     def _look(self, pairs: Batch) -> NDArray[np.float64]:
-        return np.stack([in_range(model.predict(pairs)) for model in self._models])
+        return np.stack([model.predict(pairs) for model in self._models])
 
 
 def look_and_teach(
@@ -407,7 +407,7 @@ def look_and_teach(
     labels, importance = np.zeros(len(pairs)), np.zeros(len(pairs))
     labels[starts[1:] - 1] = lesson.costs
     importance[starts[1:] - 1] = weights
-    return in_range(learner.progress(labelled(reordered(pairs, order), labels, importance)))[places]
+    return learner.progress(labelled(reordered(pairs, order), labels, importance))[places]
 
 
 def teach_all(
@@ -434,7 +434,7 @@ def teach_all(
     order[looked] = order[taught] = entries
     labels[taught] = costs
     both[taught] = importance
-    return in_range(learner.progress(labelled(reordered(pairs, order), labels, both)))[looked]
+    return learner.progress(labelled(reordered(pairs, order), labels, both))[looked]
 
 
 def in_range(costs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,13 +11,14 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from penstock.errors import ConfigError
 
-__all__ = ["Arms", "Discount", "Draws", "Floor", "NotNegative", "Positive", "Window", "check"]
+__all__ = ["Arms", "Dimension", "Discount", "Draws", "Floor", "NotNegative", "Positive", "Window", "check"]
 
 Floor: TypeAlias = Annotated[float, Ge(0), Le(1)]
 Discount: TypeAlias = Annotated[float, Gt(0), Le(1)]
 Window: TypeAlias = Annotated[int, Ge(1), Le(10_000_000)]
 Draws: TypeAlias = Annotated[int, Ge(1), Le(100_000)]
 Arms: TypeAlias = Annotated[int, Ge(1), Le(10_000_000)]
+Dimension: TypeAlias = Annotated[int, Ge(1), Le(512)]
 Positive: TypeAlias = Annotated[float, Gt(0)]
 NotNegative: TypeAlias = Annotated[float, Ge(0)]
 

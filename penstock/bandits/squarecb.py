@@ -18,6 +18,7 @@ from penstock.bandits.oracle import (
     OraclePolicy,
     Outside,
     fraction,
+    in_range,
     positive,
 )
 from penstock.bandits.pmf import cheapest
@@ -52,8 +53,9 @@ class InverseGap:
         """Distribution over every event's actions, shape (m,); see `Rule`."""
         sizes = np.diff(starts)
         greed = np.repeat(self.gamma_scale * ages.astype(np.float64) ** self.gamma_exponent, sizes)
-        gaps = costs[0] - np.repeat(np.minimum.reduceat(costs[0], starts[:-1]), sizes)
-        best = cheapest(costs[0], starts)
+        expected = in_range(costs[0])
+        gaps = expected - np.repeat(np.minimum.reduceat(expected, starts[:-1]), sizes)
+        best = cheapest(expected, starts)
         others = np.where(best > 0, 0.0, 1.0 / (np.repeat(sizes, sizes) + greed * gaps))
         return others + best * np.repeat(1.0 - np.add.reduceat(others, starts[:-1]), sizes)
 

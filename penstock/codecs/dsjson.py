@@ -1,0 +1,274 @@
+"""VW's dsjson: what the Decision Service and Personalizer log, one contextual bandit decision a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.codecs.base import Where
+from penstock.codecs.decisions import Decisions, DecodedLog, decoded_json, dumped, read_propensity, spans
+from penstock.codecs.framing import Lines
+from penstock.codecs.values import class_name, read_id, read_number, read_time
+from penstock.decisions import Logged
+from penstock.errors import BadRecord
+
+__all__ = ["DSJSON"]
+
+_SLOTS: Final = ("_outcomes", "_slots")  # of conditional contextual bandits, and of slates
+_MAX_DEPTH: Final = 32  # beyond it nothing is a feature, and the record bad
+_TOLERANCE: Final = 1e-5  # of a probability that is written twice, as float32
+
+
+class DSJSON:
+    """Decodes and writes dsjson. Rewards are larger-is-better, so they are minus ``_label_cost``.
+
+    ====================== =================================================================
+    _label_cost            minus the reward
+    _label_probability     the propensity; if it is not there, what ``p`` says of the action
+    _label_Action          what was taken, from 1; and ``_labelIndex``, from 0: one is needed
+    a, p                   all actions, from 1, what was taken first; and their probabilities
+    c                      the context; ``_multi`` in it the features of each action
+    EventId, Timestamp     id and time
+    pdrop                  probability with which the event might have been dropped: those that were
+                           not weigh ``1 / (1 - pdrop)``
+    _skipLearn             the decision was not put into effect: weight 0
+    ====================== =================================================================
+
+    Names that begin with an underscore are no features, as in VW, but for ``_text``, which is one category
+    here. ``o`` (the single observations) is not looked at: the label is what they came to. Decisions over
+    several slots (``_outcomes``) are rejected.
+
+    Parameters
+    ----------
+    arm : str, optional
+        Where in an action its identity stands, such as ``i.id`` or ``_tag``. Where not given, the
+        action's number, from 1, is taken for its identity.
+    pipeline : str
+        Name that the keys of the decisions are made with; a decision without an id gets its key from its
+        position.
+
+    Examples
+    --------
+    >>> line = (
+    ...     b'{"_label_cost":-1,"_label_probability":0.75,"_label_Action":2,"_labelIndex":1,'
+    ...     b'"a":[2,1],"c":{"user":{"id":"a"},"_multi":[{"i":{"id":"x"}},{"i":{"id":"y"}}]},"p":[0.75,0.25]}'
+    ... )
+    >>> records, _ = DSJSON(arm="i.id").decode([line], "log:{}".format)
+    >>> log = records.logged
+    >>> log.offers.arms.tolist(), log.chosen, log.rewards, log.propensities
+    (['x', 'y'], array([1]), array([1.]), array([0.75]))
+    """
+
+    needs_header = False
+
+    def __init__(self, *, arm: str | None = None, pipeline: str = "") -> None:
+        self._arm = arm.split(".") if arm else None
+        self._pipeline = pipeline
+
+    def with_header(self, record: bytes, where: str) -> DSJSON:
+        """There is no header."""
+        del record, where
+        return self
+
+    def framer(self, limit: int, offset: int = 0, number: int = 0) -> Lines:
+        """Cut at line ends."""
+        return Lines(limit, offset, number)
+
+    def decode(self, records: Sequence[bytes], where: Where) -> DecodedLog:
+        """Decode one decision a line."""
+        decisions = Decisions(self._pipeline, context_path="$.c", action_path="$.c._multi[{}]")
+        for i, data in enumerate(records):
+            try:
+                decisions.add(i, **self._fields(decoded_json(data)))
+            except BadRecord as error:
+                decisions.reject(i, error)
+        return decisions.decoded(where, records.__getitem__)
+
+    def _fields(self, record: dict[str, Any]) -> dict[str, Any]:
+        context = record.get("c")
+        if not isinstance(context, dict):
+            raise BadRecord("a mapping of names to features", context, path="$.c")
+        for name in _SLOTS:
+            if name in record or name in context:
+                path = f"$.{name}" if name in record else f"$.c.{name}"
+                raise BadRecord("one action a decision (not slots, as of ccb)", name, path=path)
+        actions = context.get("_multi")
+        if not isinstance(actions, list) or not actions:
+            raise BadRecord("a list of at least one action", actions, path="$.c._multi")
+        for j, action in enumerate(actions):
+            if not isinstance(action, dict):
+                raise BadRecord("a mapping of names to features", action, path=f"$.c._multi[{j}]")
+        chosen = _chosen(record, len(actions))
+        fields: dict[str, Any] = {
+            "context": _features(context),
+            "arms": self._arms(actions),
+            "action_rows": [_features(action) for action in actions],
+            "chosen": chosen,
+            "propensity": _propensity(record, chosen, len(actions)),
+            "reward": 0.0 - read_number(record.get("_label_cost"), text=False, path="$._label_cost"),
+            "weight": _weight(record),
+        }
+        if record.get("EventId") is not None:
+            fields["id"] = read_id(record["EventId"], path="$.EventId")
+        if record.get("Timestamp") is not None:
+            fields["time"] = read_time(record["Timestamp"], text=False, path="$.Timestamp")
+        return fields
+
+    def _arms(self, actions: Sequence[Mapping[str, Any]]) -> list[str]:
+        if self._arm is None:
+            return [str(number) for number in range(1, len(actions) + 1)]
+        arms: list[str] = []
+        for j, action in enumerate(actions):
+            value: Any = action
+            for name in self._arm:
+                value = value.get(name) if isinstance(value, dict) else None
+            path = f"$.c._multi[{j}].{'.'.join(self._arm)}"
+            arm = class_name(value)
+            if arm is None:
+                raise BadRecord("what the action is called", value, path=path)
+            if arm in arms:
+                raise BadRecord("different actions", arm, path=path)
+            arms.append(arm)
+        return arms
+
+    def encode(
+        self,
+        logged: Logged,
+        *,
+        ids: Sequence[str] | None = None,
+        times: NDArray[np.float64] | None = None,
+        probabilities: NDArray[np.float64] | None = None,
+    ) -> Iterator[bytes]:
+        """Write each decision as a line without its end, for ``vw --dsjson --cb_explore_adf`` and others.
+
+        Parameters
+        ----------
+        logged : Logged
+            n events that offer m actions.
+        ids : sequence of str, length n, optional
+        times : float64, shape (n,), optional
+            Seconds since the Unix epoch; NaN where there is none.
+        probabilities : float64, shape (m,), optional
+            The whole distributions that were drawn from, for the field ``p``; without them it is left out.
+
+        Yields
+        ------
+        bytes
+            An action without features gets its identity as one, ``{"id": arm}``: VW could not tell it from
+            others. An identity other than the action's number is its ``_tag`` too.
+
+        Raises
+        ------
+        BadRecord
+            If a weight is between 0 and 1, which no drop accounts for, or a value is not JSON.
+        """
+        offers = logged.offers
+        for i, (low, high) in enumerate(spans(offers)):
+            chosen = int(logged.chosen[i])
+            order = [chosen, *(j for j in range(high - low) if j != chosen)]
+            record: dict[str, Any] = {
+                "_label_cost": 0.0 - logged.rewards[i].item(),
+                "_label_probability": logged.propensities[i].item(),
+                "_label_Action": chosen + 1,
+                "_labelIndex": chosen,
+            }
+            reward: dict[str, Any] = {"v": logged.rewards[i].item(), "ActionTaken": False}
+            if ids is not None and ids[i]:
+                reward["EventId"] = ids[i]
+            record["o"] = [reward]
+            if times is not None and math.isfinite(times[i]):
+                moment = datetime.fromtimestamp(times[i].item(), UTC)
+                record["Timestamp"] = moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            record["Version"] = "1"
+            if ids is not None and ids[i]:
+                record["EventId"] = ids[i]
+            record["a"] = [j + 1 for j in order]
+            actions = [
+                _action(offers.arms[low + j], offers.action_rows[low + j], j + 1) for j in range(high - low)
+            ]
+            record["c"] = {**offers.rows[i], "_multi": actions}
+            if probabilities is not None:
+                record["p"] = [probabilities[low + j].item() for j in order]
+            record |= _drop(logged.weights[i].item(), i)
+            yield dumped(record, i)
+
+
+def _chosen(record: Mapping[str, Any], n: int) -> int:
+    """Return which of n actions was taken, counted from 0."""
+    positions = {}
+    for name, first in (("_label_Action", 1), ("_labelIndex", 0)):
+        value = record.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or not first <= value < n + first:
+            raise BadRecord(f"one of {n} actions, counted from {first}", value, path=f"$.{name}")
+        positions[name] = value - first
+    if not positions:
+        raise BadRecord("the number of the action that was taken", None, path="$._label_Action")
+    if len(set(positions.values())) > 1:
+        expected = f"{positions['_label_Action']}, as _label_Action says"
+        raise BadRecord(expected, positions["_labelIndex"], path="$._labelIndex")
+    return next(iter(positions.values()))
+
+
+def _propensity(record: Mapping[str, Any], chosen: int, n: int) -> float:
+    order, given = record.get("a"), record.get("p")
+    if not isinstance(order, list) or sorted(map(_integer, order)) != list(range(1, n + 1)):
+        raise BadRecord(f"each of {n} actions once, counted from 1", order, path="$.a")
+    told = record.get("_label_probability")
+    if given is None:
+        return read_propensity(told, path="$._label_probability")
+    if not isinstance(given, list) or len(given) != n:
+        raise BadRecord(f"{n} probabilities", given, path="$.p")
+    place = order.index(chosen + 1)
+    listed = read_propensity(given[place], path=f"$.p[{place}]")
+    if told is None:
+        return listed
+    propensity = read_propensity(told, path="$._label_probability")
+    if abs(propensity - listed) > _TOLERANCE:
+        raise BadRecord(f"{listed!r}, as p says", told, path="$._label_probability")
+    return propensity
+
+
+def _integer(value: Any) -> int:
+    return value if type(value) is int else -1
+
+
+def _weight(record: Mapping[str, Any]) -> float:
+    skips = record.get("_skipLearn", False)
+    if not isinstance(skips, bool):
+        raise BadRecord("true or false", skips, path="$._skipLearn")
+    expected = "a number in [0, 1)"
+    dropped = read_number(record.get("pdrop", 0.0), text=False, path="$.pdrop", expected=expected)
+    if not 0.0 <= dropped < 1.0:
+        raise BadRecord(expected, dropped, path="$.pdrop")
+    return 0.0 if skips else 1.0 / (1.0 - dropped)
+
+
+def _features(names: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
+    """Leave out what VW takes for no feature, as deep as features can be nested."""
+    return {
+        name: _features(value, depth + 1) if isinstance(value, dict) and depth < _MAX_DEPTH else value
+        for name, value in names.items()
+        if not name.startswith("_") or name == "_text"
+    }
+
+
+def _action(arm: str, row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    action = dict(row) or {"id": arm}
+    return action if arm == str(number) else {"_tag": arm, **action}
+
+
+def _drop(weight: float, event: int) -> dict[str, Any]:
+    """Return the fields that make VW weigh an event so."""
+    if weight == 0.0:
+        return {"_skipLearn": True}
+    if weight < 1.0:
+        expected = "a weight of 0, or at least 1 (dsjson has the probability of a drop for it)"
+        raise BadRecord(expected, weight, path="$.weight", position=f"events[{event}]")
+    return {} if weight == 1.0 else {"pdrop": 1.0 - 1.0 / weight}
