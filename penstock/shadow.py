@@ -278,6 +278,11 @@ class Shadow:
         return self._serving.learner if self._serving else self._first
 
     @property
+    def model(self) -> Frozen | None:
+        """What serves; None before the first promotion."""
+        return self._serving.model if self._serving else None
+
+    @property
     def trial(self) -> tuple[int, float] | None:
         """Of the candidate in shadow: its version, and the log e-value so far."""
         return (self._candidate.version, self._better.log_e) if self._candidate else None

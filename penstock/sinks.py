@@ -68,11 +68,11 @@ class FileSink:
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
         self.path: Final = Path(path)
         self._fsync = fsync
-        self._files: dict[type, int] = {}
+        self._files: dict[type, _File] = {}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for kind, name in _FILES.items():
-                self._files[kind] = _open(self.path / name)
+                self._files[kind] = _File(self.path / name)
         except OSError as error:
             self.close()
             raise StoreError(f"cannot write to {error.filename or self.path}: {error.strerror}") from error
@@ -92,27 +92,33 @@ class FileSink:
         if file is None:
             raise StoreError(f"{self.path}: the sink is closed")
         try:
-            written = os.write(file, line)
+            written = os.write(file.descriptor, line)
             if self._fsync:
-                os.fsync(file)
+                os.fsync(file.descriptor)
         except OSError as error:
             raise StoreError(f"cannot write {self.path / _FILES[type(event)]}: {error.strerror}") from error
         if written < len(line):  # the disk is full: end the torn line, if that is still possible
-            os.write(file, b"\n")
+            os.write(file.descriptor, b"\n")
             raise StoreError(
                 f"cannot write {self.path / _FILES[type(event)]}: {written} of {len(line)} bytes fit"
             )
 
     def close(self) -> None:
-        """Close the files."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        """Let go of the files."""
+        self._files.clear()
 
 
-def _open(file: Path) -> int:
-    """Open for appending, and end a line that was torn by a crash."""
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    size = os.fstat(descriptor).st_size
-    if size and os.pread(descriptor, 1, size - 1) != b"\n":
-        os.write(descriptor, b"\n")
-    return descriptor
+class _File:
+    """A file to append to. It is closed when nobody writes to it any more: a number can be reused at once."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        size = os.fstat(self.descriptor).st_size
+        if size and os.pread(self.descriptor, 1, size - 1) != b"\n":  # torn by a crash
+            os.write(self.descriptor, b"\n")
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)

@@ -331,7 +331,7 @@ def test_a_full_joiner_emits_the_oldest_early():
     assert joiner.counts["evicted"] == 2
     assert joiner.counts["evicted_rewards"] == 98
     joined = joiner.take([reward("c", 5.0) for n in range(3)])
-    assert labels(joined) == [("c", 3.0)] if joiner._aggregate is AGGREGATES["sum"] else [("c", 1.0)]
+    assert labels(joined) == [("c", 1.0)]
 
 
 @pytest.mark.parametrize("aggregate", sorted(AGGREGATES))
@@ -444,10 +444,9 @@ def test_lines_are_read_to_the_last_whole_one():
     events, rejected, size = parse_lines(whole + b'{"id":"c","ti', name="log", first_line=11)
     assert events == [reward("a", 1.0, 2.0)]
     assert size == len(whole)
-    assert [each.reason for each in rejected] == [
-        "expected an object, got None - at `$.context`, log:13",
-        "expected JSON (unexpected character: line 1 column 2 (char 1)), got b'nonsense' - at `$`, log:14",
-    ] or [each.where for each in rejected] == ["log:13", "log:14"]
+    assert [each.where for each in rejected] == ["log:13", "log:14"]
+    assert rejected[0].reason == "expected an object, got None - at `$.context`, log:13"
+    assert rejected[1].reason.startswith("expected JSON (")
     assert parse_lines(b"", name="log") == ([], [], 0)
 
 

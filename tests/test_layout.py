@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "shadow": BELOW | {"bandits", "events", "learners", "notices"},
     "config": BELOW | {"events", "learners", "drift", "replay", "sources"},
     "engine": BELOW | {"events", "config", "learners", "drift", "replay", "metrics", "notices", "shadow"},
+    "bandit_engine": BELOW | {"bandits", "decisions", "notices", "shadow"},
     "tensors": BELOW,
     "snapshots": BELOW | {"bandits", "events", "learners", "tensors"},
     "checkpoints": BELOW | {"tensors"},

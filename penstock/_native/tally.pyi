@@ -23,6 +23,7 @@ class Tally:
         rule: str,
         first: float = 0.0,
         second: float = 0.0,
+        noise: float = 1.0,
         decays: bool = False,
         low: float = 0.0,
         high: float = 0.0,

@@ -165,9 +165,11 @@ cdef class Tally:
     rule : str
         One of `RULES`.
     first, second : float
-        What the rule makes of them: beta (successes, failures before the first event), gaussian (precision
-        and mean of the prior; the noise is 1), ucb1 and kl_ucb (exploration, 0), epsilon_greedy and
+        What the rule makes of them: beta (successes, failures before the first event), gaussian (weight and
+        mean of the prior), ucb1 and kl_ucb (exploration, 0), epsilon_greedy and
         softmax (epsilon or temperature, estimate of an arm before the first event), exp3s (gamma, alpha).
+    noise : float
+        Standard deviation of rewards (gaussian).
     decays : bool
         Whether epsilon falls with the cube root of the number of events.
     low, high : float
@@ -179,7 +181,7 @@ cdef class Tally:
     """
 
     cdef int rule
-    cdef double first, second, low, high, floor, discount
+    cdef double first, second, noise, low, high, floor, discount
     cdef Py_ssize_t window, draws
     cdef bint decays
     cdef uint64_t seed
@@ -190,6 +192,7 @@ cdef class Tally:
         rule,
         double first=0.0,
         double second=0.0,
+        double noise=1.0,
         bint decays=False,
         double low=0.0,
         double high=0.0,
@@ -200,7 +203,7 @@ cdef class Tally:
         seed=0,
     ):
         self.rule = RULES[rule]
-        self.first, self.second, self.decays = first, second, decays
+        self.first, self.second, self.noise, self.decays = first, second, noise, decays
         self.low, self.high = low, high
         self.floor, self.discount = floor, discount
         self.window, self.draws = max(window, 0), max(draws, 1)
@@ -363,7 +366,7 @@ cdef class Tally:
                     samples[m] = beta(&state, self.first + fmax(total, 0.0), self.second + fmax(count - total, 0.0))
             else:
                 mean = (self.first * self.second + total) / (self.first + count)
-                deviation = 1.0 / sqrt(self.first + count)
+                deviation = self.noise / sqrt(self.first + count)
                 for m in range(self.draws):
                     samples[m] = mean + deviation * normal(&state)
         histogram(room.samples, room.best, room.share, p, k, self.draws)

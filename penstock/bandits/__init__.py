@@ -13,9 +13,23 @@ __all__ = ["POLICIES", "FrozenPolicy", "Policy", "build", "load_policy"]
 POLICIES: Final[Mapping[str, str]] = {
     "uniform": "penstock.bandits.uniform:Uniform",
     "beta_thompson": "penstock.bandits.beta_thompson:BetaThompson",
+    "gaussian_thompson": "penstock.bandits.gaussian_thompson:GaussianThompson",
+    "ucb1": "penstock.bandits.ucb1:UCB1",
+    "kl_ucb": "penstock.bandits.kl_ucb:KLUCB",
+    "epsilon_greedy": "penstock.bandits.epsilon_greedy:EpsilonGreedy",
+    "softmax": "penstock.bandits.softmax:Softmax",
+    "exp3": "penstock.bandits.exp3:Exp3",
+    "exp3s": "penstock.bandits.exp3s:Exp3S",
+    "tsallis_inf": "penstock.bandits.tsallis_inf:TsallisINF",
     "linucb": "penstock.bandits.linucb:LinUCB",
+    "hybrid_linucb": "penstock.bandits.hybrid_linucb:HybridLinUCB",
+    "linear_thompson": "penstock.bandits.linear_thompson:LinearThompson",
+    "logistic_thompson": "penstock.bandits.logistic_thompson:LogisticThompson",
     "squarecb": "penstock.bandits.squarecb:SquareCB",
     "greedy": "penstock.bandits.greedy:Greedy",
+    "boltzmann": "penstock.bandits.boltzmann:Boltzmann",
+    "bagging": "penstock.bandits.bagging:Bagging",
+    "cover": "penstock.bandits.cover:Cover",
     "vw": "penstock.bandits.vw:VW",
 }
 

@@ -50,7 +50,9 @@ class Roster:
 
     def __init__(self, names: Iterable[str] = (), retired: Iterable[str] = (), evicted: int = 0) -> None:
         self.names = list(names)
-        self.index = {name: slot for slot, name in enumerate(self.names, 1)} | dict.fromkeys(retired, _RETIRED)
+        self.index = {name: slot for slot, name in enumerate(self.names, 1)} | dict.fromkeys(
+            retired, _RETIRED
+        )
         self.evicted = evicted
 
     def __len__(self) -> int:

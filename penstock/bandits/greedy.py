@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from penstock.bandits.oracle import (
@@ -17,15 +16,17 @@ from penstock.bandits.oracle import (
     Loss,
     OraclePolicy,
     Outside,
-    fraction,
+    Rule,
+    Smallest,
 )
+from penstock.bandits.parameters import Floor
 from penstock.bandits.pmf import cheapest
 
 __all__ = ["EpsilonGreedy", "Greedy"]
 
 
 @dataclass(frozen=True, slots=True)
-class EpsilonGreedy:
+class EpsilonGreedy(Rule):
     """The action of lowest cost, and with chance epsilon any.
 
     Examples
@@ -35,11 +36,8 @@ class EpsilonGreedy:
     array([0.1 , 0.45, 0.45])
     """
 
-    epsilon: float
+    epsilon: Floor
     decays: bool = False
-
-    def __post_init__(self) -> None:
-        fraction("epsilon", self.epsilon)
 
     def probabilities(
         self, costs: NDArray[np.float64], starts: NDArray[np.int64], ages: NDArray[np.int64]
@@ -82,14 +80,14 @@ class Greedy(OraclePolicy):
         self,
         *,
         seed: int = 0,
-        epsilon: Annotated[float, Ge(0), Le(1)] = 0.05,
+        epsilon: Floor = 0.05,
         decays: bool = False,
         learner: Mapping[str, Any] = DEFAULT_LEARNER,
         cost_type: CostType = "mtr",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",
-        floor: Annotated[float, Ge(0), Le(1)] = 0.0,
-        min_propensity: Annotated[float, Gt(0), Le(1)] = 1e-3,
+        floor: Floor = 0.0,
+        min_propensity: Smallest = 1e-3,
         outside: Outside = "refuse",
     ) -> None:
         super().__init__(

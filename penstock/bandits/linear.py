@@ -95,7 +95,9 @@ class _Bank:
         shapes = {"covariance": (rows, size), "mean": (rows, d), "head": (rows, len(HEAD))}
         if whole:
             shapes |= {"precision": (rows, size), "moment": (rows, d), "ridge": (rows, d)}
-        arrays = [required_array(state, name, np.float64, shape, what=_WHAT) for name, shape in shapes.items()]
+        arrays = [
+            required_array(state, name, np.float64, shape, what=_WHAT) for name, shape in shapes.items()
+        ]
         for name, array in zip(shapes, arrays, strict=True):
             if not np.isfinite(array).all():
                 raise StoreError(f"{_WHAT}: {name} must be finite")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.bandits.linear import Linear
-from penstock.bandits.parameters import Arms, Dimension, Discount, Floor, NotNegative, Positive, check
+from penstock.bandits.parameters import Arms, Dimension, Discount, Floor, NotNegative, Ridge, check
 
 __all__ = ["LinUCB"]
 
@@ -74,7 +74,7 @@ class LinUCB(Linear):
         *,
         seed: int = 0,
         alpha: NotNegative = 1.0,
-        l2: Positive = 1.0,
+        l2: Ridge = 1.0,
         shared: bool = False,
         crosses: bool = True,
         dimension: Dimension = 128,

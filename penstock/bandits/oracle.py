@@ -10,16 +10,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, get_args
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
+from annotated_types import Gt, Le
 from numpy.typing import NDArray
 
 from penstock import learners
 from penstock.bandits.base import exact
 from penstock.bandits.pairs import ACTION, Pairs, labelled, reordered
+from penstock.bandits.parameters import Floor, check
 from penstock.bandits.pmf import floored
 from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError, StoreError
@@ -27,19 +30,25 @@ from penstock.events import Batch, Task
 from penstock.learners import Learner, Model
 from penstock.state import State, prefixed, section
 
-__all__ = ["CostType", "FrozenOraclePolicy", "OraclePolicy", "Rule", "fraction", "positive"]
+__all__ = ["CostType", "FrozenOraclePolicy", "OraclePolicy", "Rule"]
 
 CostType = Literal["dm", "mtr", "ips", "dr"]
 Loss = Literal["squared", "logistic"]
 Outside = Literal["refuse", "clip"]
+Smallest = Annotated[float, Gt(0), Le(1)]
 
 DEFAULT_LEARNER: Final[Mapping[str, Any]] = {"kind": "sgd"}
 _CROSSES: Final = (("*", ACTION),)
 
 
-class Rule(Protocol):
-    """Turns predicted costs into a distribution; a frozen dataclass of plain numbers."""
+@dataclass(frozen=True, slots=True)
+class Rule(ABC):
+    """Turns predicted costs into a distribution; a frozen dataclass of plain numbers, checked when it is made."""
 
+    def __post_init__(self) -> None:
+        check(type(self), dataclasses.asdict(self))
+
+    @abstractmethod
     def probabilities(
         self, costs: NDArray[np.float64], starts: NDArray[np.int64], ages: NDArray[np.int64]
     ) -> NDArray[np.float64]:
@@ -53,7 +62,6 @@ class Rule(Protocol):
         ages : int64, shape (n,)
             Events learned before each event.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,24 +136,23 @@ class OraclePolicy:
         cost_type: CostType,
         reward_range: Sequence[float],
         loss: Loss,
-        floor: float,
-        min_propensity: float,
+        floor: Floor,
+        min_propensity: Smallest,
         outside: Outside,
         n_learners: int = 1,
     ) -> None:
-        for name, value, choices in (
-            ("cost_type", cost_type, get_args(CostType)),
-            ("loss", loss, get_args(Loss)),
-            ("outside", outside, get_args(Outside)),
-        ):
-            if value not in choices:
-                raise ConfigError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
+        check(
+            OraclePolicy,
+            {
+                "cost_type": cost_type,
+                "loss": loss,
+                "floor": floor,
+                "min_propensity": min_propensity,
+                "outside": outside,
+            },
+        )
         if loss == "logistic" and cost_type not in ("dm", "mtr"):
             raise ConfigError(f"loss: 'logistic' learns rewards as they are, not cost_type {cost_type!r}")
-        fraction("floor", floor)
-        positive("min_propensity", min_propensity)
-        if min_propensity > 1:
-            raise ConfigError(f"min_propensity: expected a number in (0, 1], got {min_propensity!r}")
         self._low, self._high = _checked_range(reward_range)
         self._rule = rule
         self._cost_type = cost_type
@@ -373,7 +380,7 @@ class FrozenOraclePolicy:
         kind, floor = state.get("learner"), state.get("floor")
         try:
             parameters = rule(**json.loads(state["rule"]))
-            fraction("floor", floor)
+            check(OraclePolicy, {"floor": floor})
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise StoreError(f"policy: its rule cannot be read: {error}") from None
         if not isinstance(kind, str):
@@ -440,22 +447,6 @@ def teach_all(
 def in_range(costs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cut predictions to the range of costs."""
     return np.clip(costs, 0.0, 1.0)
-
-
-def fraction(name: str, value: Any) -> None:
-    """Raise `ConfigError` unless `value` is a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigError(f"{name}: expected a number in [0, 1], got {value!r}")
-
-
-def positive(name: str, value: Any) -> None:
-    """Raise `ConfigError` unless `value` is a finite number > 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (value > 0 and math.isfinite(value))
-    ):
-        raise ConfigError(f"{name}: expected a finite number > 0, got {value!r}")
 
 
 def _chances(

@@ -45,45 +45,42 @@ def floored(probabilities: Floats, starts: Starts, floor: float) -> Floats:
     return (1.0 - floor) * probabilities + np.repeat(floor / sizes, sizes)
 
 
-def projected(probabilities: Floats, starts: Starts, least: Floats, *, zeros: bool = True) -> Floats:
-    """Nearest distributions (Euclidean) with no entry below `least`; VW's ``enforce_minimum_probability``.
+def projected(probabilities: Floats, starts: Starts, floors: Floats, *, zeros: bool = True) -> Floats:
+    """Nearest distributions (Euclidean) with no entry below ``floor / K``; VW's ``enforce_minimum_probability``.
 
-    Unlike mixing, it takes the mass that the small entries need from all larger ones alike.
+    Unlike mixing, it takes what the small entries need from all larger ones alike.
 
     Parameters
     ----------
     probabilities : float64, shape (m,)
-    least : float64, shape (n,), in [0, 1 / K]
+    starts : int64, shape (n + 1,)
+    floors : float64, shape (n,), in [0, 1]
         Of each event.
     zeros : bool
-        Whether entries of 0 are raised too; if not they stay 0, and only the others are projected.
+        Whether entries of 0 are raised too; if not they stay 0 and do not count among the K.
 
     Examples
     --------
-    >>> projected(np.array([0.9, 0.1, 0.0]), np.array([0, 3]), np.array([0.1]))
+    >>> projected(np.array([0.9, 0.1, 0.0]), np.array([0, 3]), np.array([0.3]))
     array([0.8, 0.1, 0.1])
     """
     out = probabilities.copy()
-    low = np.repeat(least, np.diff(starts))
-    short = np.flatnonzero(
-        np.add.reduceat((probabilities < low) & (zeros | (probabilities > 0)), starts[:-1])
-    )
-    for event in short.tolist():
-        part = slice(int(starts[event]), int(starts[event + 1]))
-        entries = np.arange(part.start, part.stop)
+    for start, stop, floor in zip(starts[:-1].tolist(), starts[1:].tolist(), floors.tolist(), strict=True):
+        kept = np.arange(start, stop)
         if not zeros:
-            entries = entries[probabilities[part] > 0]
-        out[entries] = _project(probabilities[entries], float(least[event]))
+            kept = kept[probabilities[start:stop] > 0.0]
+        out[kept] = _project(probabilities[kept], floor / len(kept))
     return out
 
 
 def _project(p: Floats, least: float) -> Floats:
-    """Project one distribution: subtract what keeps the sum 1 from all, and cut at `least`."""
+    """Subtract from all what keeps the sum 1, and cut at `least`."""
+    if p.min() >= least:
+        return p
     k = len(p)
     descending = np.sort(p)[::-1]
-    shifts = (np.cumsum(descending) + least * np.arange(k - 1, -1, -1) - 1.0) / np.arange(1, k + 1)
-    kept = (
-        int(np.flatnonzero(descending - shifts >= least)[-1]) if (descending - shifts >= least).any() else 0
-    )
-    result: Floats = np.maximum(p - shifts[kept], least)
-    return normalised(result, np.array([0, k]))
+    rank = np.arange(k)
+    shifts = (np.cumsum(descending) + least * (k - 1 - rank) - 1.0) / (rank + 1)
+    above = np.flatnonzero(descending - shifts > least)
+    shift = shifts[above[-1]] if len(above) else shifts[0]
+    return normalised(np.maximum(p - shift, least), np.array([0, k]))

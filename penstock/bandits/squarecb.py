@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from penstock.bandits.oracle import (
@@ -17,17 +16,18 @@ from penstock.bandits.oracle import (
     Loss,
     OraclePolicy,
     Outside,
-    fraction,
+    Rule,
+    Smallest,
     in_range,
-    positive,
 )
+from penstock.bandits.parameters import Floor, Positive
 from penstock.bandits.pmf import cheapest
 
 __all__ = ["InverseGap", "SquareCB"]
 
 
 @dataclass(frozen=True, slots=True)
-class InverseGap:
+class InverseGap(Rule):
     """Inverse gap weighting, with a greed of ``gamma_scale * events ** gamma_exponent``.
 
     Of K actions one whose predicted cost is y has the chance ``1 / (K + greed * (y - lowest))``, and what is
@@ -40,12 +40,8 @@ class InverseGap:
     array([0.0909, 0.4545, 0.4545])
     """
 
-    gamma_scale: float
-    gamma_exponent: float
-
-    def __post_init__(self) -> None:
-        positive("gamma_scale", self.gamma_scale)
-        fraction("gamma_exponent", self.gamma_exponent)
+    gamma_scale: Positive
+    gamma_exponent: Floor
 
     def probabilities(
         self, costs: NDArray[np.float64], starts: NDArray[np.int64], ages: NDArray[np.int64]
@@ -89,14 +85,14 @@ class SquareCB(OraclePolicy):
         self,
         *,
         seed: int = 0,
-        gamma_scale: Annotated[float, Gt(0)] = 10.0,
-        gamma_exponent: Annotated[float, Ge(0), Le(1)] = 0.5,
+        gamma_scale: Positive = 10.0,
+        gamma_exponent: Floor = 0.5,
         learner: Mapping[str, Any] = DEFAULT_LEARNER,
         cost_type: CostType = "dm",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",
-        floor: Annotated[float, Ge(0), Le(1)] = 0.0,
-        min_propensity: Annotated[float, Gt(0), Le(1)] = 1e-3,
+        floor: Floor = 0.0,
+        min_propensity: Smallest = 1e-3,
         outside: Outside = "refuse",
     ) -> None:
         super().__init__(

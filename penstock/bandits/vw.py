@@ -5,16 +5,15 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import numpy as np
-from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from vowpalwabbit.pyvw import pylibvw
 
 from penstock.bandits.base import exact
-from penstock.bandits.oracle import fraction
 from penstock.bandits.pairs import ACTION
+from penstock.bandits.parameters import Floor, check
 from penstock.bandits.pmf import floored
 from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError, StoreError
@@ -65,10 +64,8 @@ class VW:
     array([0.5, 0.5])
     """
 
-    def __init__(
-        self, *, seed: int = 0, args: str = "--squarecb -q :a", floor: Annotated[float, Ge(0), Le(1)] = 0.0
-    ) -> None:
-        fraction("floor", floor)
+    def __init__(self, *, seed: int = 0, args: str = "--squarecb -q :a", floor: Floor = 0.0) -> None:
+        check(VW, {"floor": floor})
         self._floor = floor
         self._workspace = Workspace(_arguments(seed, args))
         kinds = self._workspace.label_type, self._workspace.prediction_type
@@ -150,7 +147,7 @@ class VW:
         try:
             options = shlex.split(str(state["options"]))
             check_flags(options)
-            fraction("floor", state["floor"])
+            check(VW, {"floor": state["floor"]})
         except (KeyError, ValueError, ConfigError) as error:
             raise StoreError(f"the state of a policy vw cannot be used: {error}") from error
         return FrozenVW(_model_bytes(state), options, float(state["floor"]))

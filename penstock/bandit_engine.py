@@ -1,0 +1,231 @@
+"""The engine of bandit pipelines: policies learn from logged decisions, and the gate says which decides.
+
+As in `penstock.engine` the log is cut at every `tick` decisions counted from the first; between ticks, and
+only there, a policy may be promoted. No I/O, no clock, no unseeded chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock import bandits
+from penstock.bandits.base import FrozenPolicy, Policy, exact
+from penstock.bandits.off_policy import Evaluation, PolicyReport
+from penstock.bandits.reward_model import LearnedReward
+from penstock.bandits.uniform import Uniform
+from penstock.decisions import Logged, Offers
+from penstock.errors import ConfigError
+from penstock.notices import Notice
+from penstock.shadow import Contender, Fading, Shadow, ShadowRules
+from penstock.state import State, digest, prefixed, section
+
+__all__ = ["BanditEngine", "BanditRules", "PolicySpec"]
+
+_BASELINE: Final = "uniform"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySpec:
+    """A policy named by its kind, and the keywords to build it with."""
+
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BanditRules:
+    """What a bandit pipeline is.
+
+    Attributes
+    ----------
+    policies : mapping of name to PolicySpec
+        The first one decides first, as soon as the gate lets it.
+    shadow : ShadowRules
+        Effects are on the scale of rewards divided by ``max_weight`` times their range.
+    reward_range : two numbers
+        Lowest and highest reward there can be.
+    max_weight : float
+        No logged action may have had a probability below 1 / max_weight, or the gate does not judge it.
+    estimators : sequence of str
+        See `penstock.bandits.estimators`; chosen apart from how the policies learn.
+    """
+
+    policies: Mapping[str, PolicySpec]
+    shadow: ShadowRules = field(default_factory=ShadowRules)
+    reward_range: tuple[float, float] = (0.0, 1.0)
+    max_weight: float = 20.0
+    estimators: Sequence[str] = ("dr", "ips", "snips")
+    tick: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.policies:
+            raise ConfigError("`policies`: expected at least one")
+        if _BASELINE in self.policies:
+            raise ConfigError(f"`policies.{_BASELINE}`: this is the name of the baseline; choose another")
+        if not self.max_weight >= 1.0:
+            raise ConfigError(f"`max_weight`: expected a number >= 1, got {self.max_weight}")
+
+
+class _Lane:
+    """One policy, what the log says about it, and how it did lately."""
+
+    def __init__(self, name: str, rules: BanditRules) -> None:
+        spec = rules.policies[name]
+        self.kind = spec.kind
+        self.policy: Policy = bandits.build(spec.kind, seed=rules.seed, **spec.parameters)
+        self.evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
+        self.recent_loss = Fading()
+
+    def contender(self) -> Contender:
+        return Contender(
+            kind=self.kind, lineage=0, recent_loss=self.recent_loss.mean, freeze=self.policy.freeze
+        )
+
+    def state(self) -> State:
+        return {
+            **prefixed(self.policy.state(), "policy"),
+            **prefixed(self.evaluation.state(), "evaluation"),
+            **prefixed(self.recent_loss.state(), "recent_loss"),
+        }
+
+    def restore(self, state: State) -> None:
+        self.policy.restore(section(state, "policy"))
+        self.evaluation.restore(section(state, "evaluation"))
+        self.recent_loss.restore(section(state, "recent_loss"))
+
+
+class BanditEngine:
+    """Learns from logged decisions, judges policies off-policy, and decides which one decides.
+
+    The gate compares two policies on the same logged decisions by ``w r / max_weight``, where r is the
+    reward scaled to [0, 1] and w the importance weight of a policy (its probability of the logged action
+    over the logged one): an unbiased estimate of what it would have earned, bounded as long as no logged
+    probability is below ``1 / max_weight``. If one is, the trial that is running is abandoned.
+
+    Parameters
+    ----------
+    rules : BanditRules
+
+    Examples
+    --------
+    >>> engine = BanditEngine(BanditRules(policies={"ts": PolicySpec(kind="beta_thompson")}))
+    >>> offers = Offers.from_rows([{}], [["news", "sport"]])
+    >>> engine.probabilities(offers)
+    array([0.5, 0.5])
+    """
+
+    def __init__(self, rules: BanditRules) -> None:
+        self.rules = rules
+        self.n_events = 0
+        self._lanes = {name: _Lane(name, rules) for name in rules.policies}
+        self._baseline = Uniform()
+        self._baseline_evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
+        self._model = LearnedReward(reward_range=rules.reward_range, seed=rules.seed)
+        self.shadow = Shadow(rules.shadow, serving=next(iter(rules.policies)), load=bandits.load_policy)
+
+    @property
+    def serving(self) -> str:
+        """Name of the policy that decides; "uniform" until the first one has been promoted."""
+        return self.shadow.serving if self.shadow.model is not None else _BASELINE
+
+    def probabilities(self, offers: Offers) -> NDArray[np.float64]:
+        """Give the distribution of the policy that decides now: frozen, or uniform before the first one.
+
+        Raises
+        ------
+        ArithmeticError
+            If it is not a distribution.
+        """
+        deciding = self.shadow.model
+        pmf = (self._baseline if deciding is None else _policy(deciding)).probabilities(offers)
+        return exact(pmf, offers.starts)
+
+    def progress(self, logged: Logged) -> list[Notice]:
+        """Judge every policy on each decision, then let it learn; promote wherever a tick ends.
+
+        Raises
+        ------
+        BadRecord
+            If a reward is outside of the declared range.
+        """
+        notices: list[Notice] = []
+        start = 0
+        while start < len(logged):
+            stop = min(len(logged), start + self.rules.tick - self.n_events % self.rules.tick)
+            notices += self._learn(logged.slice(start, stop))
+            if self.n_events % self.rules.tick == 0:
+                contenders = {name: lane.contender() for name, lane in self._lanes.items()}
+                notices += self.shadow.end_tick(self.n_events, contenders)
+            start = stop
+        return notices
+
+    def _learn(self, logged: Logged) -> list[Notice]:
+        predictions = self._model.progress(logged)
+        losses: dict[str, NDArray[np.float64]] = {}
+        for name, lane in self._lanes.items():
+            pmf = lane.policy.progress(logged)
+            lane.evaluation.update(logged, pmf, predictions)
+            losses[name] = self._losses(pmf, logged)
+            lane.recent_loss.update(losses[name])
+        pmf = self._baseline.probabilities(logged.offers)
+        self._baseline_evaluation.update(logged, pmf, predictions)
+        self.shadow.observe(
+            losses,
+            dict.fromkeys(self._lanes, 0),
+            self._losses(pmf, logged),
+            lambda policy: self._losses(policy.probabilities(logged.offers), logged),
+        )
+        self.n_events += len(logged)
+        if (logged.propensities * self.rules.max_weight < 1.0).any():
+            return self.shadow.abandon(
+                self.n_events, f"was compared on a probability below 1 / max_weight {self.rules.max_weight}"
+            )
+        return []
+
+    def _losses(self, pmf: NDArray[np.float64], logged: Logged) -> NDArray[np.float64]:
+        """Return 1 - w r / max_weight of each decision that counts, in [0, 1]."""
+        low, high = self.rules.reward_range
+        weights = np.minimum(pmf[logged.entries] / logged.propensities, self.rules.max_weight)
+        losses = 1.0 - weights * (logged.rewards - low) / ((high - low) * self.rules.max_weight)
+        return np.ascontiguousarray(losses[logged.weights > 0.0])
+
+    def reports(self, alpha: float = 0.05) -> dict[str, PolicyReport]:
+        """Return what the log says about every policy, judged before it learned; last, the baseline."""
+        reports = {name: lane.evaluation.report(alpha) for name, lane in self._lanes.items()}
+        return {**reports, _BASELINE: self._baseline_evaluation.report(alpha)}
+
+    def state(self) -> State:
+        """Everything it knows: policies, estimates, the model of rewards, and the gate."""
+        state: State = {
+            "n_events": self.n_events,
+            **prefixed(self._baseline_evaluation.state(), "baseline"),
+            **prefixed(self._model.state(), "model"),
+            **prefixed(self.shadow.state(), "shadow"),
+        }
+        for name, lane in self._lanes.items():
+            state |= prefixed(lane.state(), f"lanes/{name}")
+        return state
+
+    def restore(self, state: State) -> None:
+        """Become what `state` was taken from: an engine of the same rules."""
+        self.n_events = int(state["n_events"])  # type: ignore[arg-type]
+        self._baseline_evaluation.restore(section(state, "baseline"))
+        self._model.restore(section(state, "model"))
+        self.shadow.restore(section(state, "shadow"))
+        for name, lane in self._lanes.items():
+            lane.restore(section(state, f"lanes/{name}"))
+
+    def digest(self) -> str:
+        """Hex SHA-256 over the whole state: equal for equal rules and decisions."""
+        return digest(self.state())
+
+
+def _policy(frozen: object) -> FrozenPolicy:
+    assert isinstance(frozen, FrozenPolicy)
+    return frozen

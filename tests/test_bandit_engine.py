@@ -1,0 +1,145 @@
+"""Policies learn from what another one decided, and take over once the gate has let them."""
+
+import numpy as np
+import pytest
+
+from penstock.bandit_engine import BanditEngine, BanditRules, PolicySpec
+from penstock.decisions import Logged, Offers, draw, key_of
+from penstock.errors import BadRecord, ConfigError
+from penstock.shadow import ShadowRules
+
+ARMS = ["left", "middle", "right"]
+RULES = BanditRules(
+    policies={
+        "greedy": PolicySpec(kind="greedy", parameters={"epsilon": 0.1}),
+        "blind": PolicySpec(kind="beta_thompson", parameters={"floor": 0.1}),
+    },
+    shadow=ShadowRules(refresh_every=300, min_effect=0.001),
+    max_weight=30.0,
+    tick=64,
+)
+
+
+def contexts(n, seed=0):
+    chance = np.random.default_rng(seed)
+    return [{"x": float(x)} for x in chance.integers(0, 3, n)], chance
+
+
+def world(engine, n, seed=0):
+    """Let the engine decide n times; the right arm is the one that the context names."""
+    rows, _ = contexts(n, seed)
+    notices, rewards = [], []
+    for i, row in enumerate(rows):
+        offers = Offers.from_rows([{"which": str(row["x"])}], [ARMS], keys=[key_of(f"{seed}-{i}", "test")])
+        pmf = engine.probabilities(offers)
+        action = draw(pmf, int(offers.keys[0]))
+        reward = float(action == int(row["x"]))
+        rewards.append(reward)
+        notices += engine.progress(
+            Logged(
+                offers=offers,
+                chosen=np.array([action]),
+                propensities=pmf[[action]],
+                rewards=np.array([reward]),
+                weights=np.ones(1),
+            )
+        )
+    return notices, np.array(rewards)
+
+
+def log(n, seed=0):
+    rows, chance = contexts(n, seed)
+    chosen = chance.integers(0, 3, n)
+    return Logged(
+        offers=Offers.from_rows([{"which": str(row["x"])} for row in rows], [ARMS] * n),
+        chosen=chosen,
+        propensities=np.full(n, 1 / 3),
+        rewards=np.array([float(a == int(row["x"])) for a, row in zip(chosen, rows, strict=True)]),
+        weights=np.ones(n),
+    )
+
+
+def test_uniform_decides_until_a_policy_is_promoted_and_then_it_is_better():
+    engine = BanditEngine(RULES)
+    notices, rewards = world(engine, 2000)
+    first = next(n for n in notices if n.what == "promoted")
+    assert (first.how, first.learner) == ("initial", "greedy")
+    assert rewards[: first.event].mean() == pytest.approx(1 / 3, abs=0.1)
+    assert rewards[-500:].mean() > 0.85
+    assert engine.serving == "greedy"
+
+
+def test_better_policy_replaces_on_the_log_of_the_worse_one():
+    rules = BanditRules(
+        policies=dict(reversed(RULES.policies.items())), shadow=RULES.shadow, max_weight=30.0, tick=64
+    )
+    engine = BanditEngine(rules)
+    notices, _ = world(engine, 4000)
+    replaced = [n for n in notices if n.what == "promoted" and n.how == "replace"]
+    assert [n.learner for n in replaced] == ["greedy"]
+    assert replaced[0].evidence["log_e"] >= replaced[0].evidence["threshold"]
+
+
+def test_where_the_log_is_cut_changes_nothing():
+    events = log(1000)
+    whole, pieces, resumed = (BanditEngine(RULES) for _ in range(3))
+    whole.progress(events)
+    for start in range(0, 1000, 7):
+        pieces.progress(events.slice(start, min(start + 7, 1000)))
+    resumed.restore(pieces.state())
+    assert pieces.digest() == whole.digest() == resumed.digest()
+
+
+def test_reports_say_what_policies_would_have_earned():
+    engine = BanditEngine(RULES)
+    engine.progress(log(4000))
+    reports = engine.reports()
+    assert reports["uniform"].estimates["ips"].value == pytest.approx(1 / 3, abs=0.05)
+    assert reports["greedy"].estimates["dr"].value > 0.8
+    assert (
+        reports["greedy"].estimates["dr"].interval.lower > reports["uniform"].estimates["dr"].interval.upper
+    )
+
+
+def test_trial_is_abandoned_when_a_probability_is_too_small_for_the_bound():
+    rules = BanditRules(
+        policies=dict(reversed(RULES.policies.items())), shadow=RULES.shadow, max_weight=30.0, tick=64
+    )
+    engine = BanditEngine(rules)
+    events = log(4096)
+    while engine.shadow.trial is None:
+        engine.progress(events.slice(engine.n_events, engine.n_events + 64))
+    odd = log(1, seed=2)
+    tiny = Logged(
+        offers=odd.offers,
+        chosen=odd.chosen,
+        propensities=np.array([0.001]),
+        rewards=odd.rewards,
+        weights=odd.weights,
+    )
+    (notice,) = engine.progress(tiny)
+    assert notice.what == "rejected"
+    assert "below 1 / max_weight" in notice.text
+    assert engine.shadow.trial is None
+
+
+def test_reward_outside_of_the_declared_range_is_refused():
+    events = log(10)
+    high = Logged(
+        offers=events.offers,
+        chosen=events.chosen,
+        propensities=events.propensities,
+        rewards=events.rewards + 1,
+        weights=events.weights,
+    )
+    with pytest.raises(BadRecord):
+        BanditEngine(RULES).progress(high)
+
+
+def test_rules_are_checked():
+    with pytest.raises(ConfigError, match="at least one"):
+        BanditRules(policies={})
+    with pytest.raises(ConfigError, match="name of the baseline"):
+        BanditRules(policies={"uniform": PolicySpec(kind="greedy")})
+    with pytest.raises(ConfigError, match="max_weight"):
+        BanditRules(policies={"a": PolicySpec(kind="greedy")}, max_weight=0.5)
