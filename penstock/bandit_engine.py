@@ -127,7 +127,9 @@ class BanditEngine:
         self._baseline = Uniform()
         self._baseline_evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
         self._model = LearnedReward(reward_range=rules.reward_range, seed=rules.seed)
-        self.shadow = Shadow(rules.shadow, serving=next(iter(rules.policies)), load=bandits.load_policy)
+        self.shadow = Shadow(
+            rules.shadow, serving=next(iter(rules.policies)), load=bandits.load_policy, baseline="chance"
+        )
 
     @property
     def serving(self) -> str:

@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     demo = command("demo", _demo, "the main job on bundled real data, in under a minute")
+    demo.add_argument(
+        "name",
+        nargs="?",
+        choices=["gate", "bandit"],
+        default="gate",
+        help="gate: models race, drift, and are promoted (the default); bandit: policies decide",
+    )
     demo.add_argument("--out", type=Path, default=Path("penstock-demo"), help="directory to write to")
 
     evaluate = command(
@@ -127,6 +134,10 @@ def _pipeline(arguments: argparse.Namespace) -> Pipeline:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    if arguments.name == "bandit":
+        from penstock import bandit_demo
+
+        return bandit_demo.run()
     from penstock import demo
 
     return demo.run(arguments.out)

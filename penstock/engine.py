@@ -315,7 +315,7 @@ class Engine:
             with self._blaming(f"baseline `{name}`", len(batch)):
                 predictions = learner.progress(batch)
                 scores.update(predictions, batch.labels, batch.weights)
-            if prior is None and self._can_judge:
+            if self.shadow is not None and prior is None and self._can_judge:
                 prior = self._losses(predictions if judged is None else predictions[judged], events)
         if self.shadow is not None and prior is not None:
             lineages = {name: lane.lineage for name, lane in self._lanes.items()}

@@ -306,7 +306,7 @@ class Joiner:
         elif not entry.emitted or self._corrects:
             if entry.rewards is None:
                 entry.rewards = {}
-            entry.rewards[key] = (event.time, event.value)
+            entry.rewards[key] = (event.time, event.value + 0.0)  # no -0.0, which equals 0.0 and is not it
             self._n_held += 1
             if entry.emitted:
                 self._correct(entry, output)
@@ -335,7 +335,7 @@ class Joiner:
         if key in early:
             self._counts["duplicate_rewards"] += 1
             return
-        early[key] = (event.time, event.value, self._arrivals)
+        early[key] = (event.time, event.value + 0.0, self._arrivals)
         self._n_early += 1
         self._n_held += 1
         heapq.heappush(self._early_order, (event.time, self._arrivals, event.id, key))
@@ -434,7 +434,7 @@ class Joiner:
         held = [
             (owner, key, *earned)
             for owner, entry in enumerate(entries)
-            for key, earned in (entry.rewards or {}).items()
+            for key, earned in sorted((entry.rewards or {}).items(), key=_by_time)
         ]
         early = sorted(filter(self._is_early, self._early_order))
         return {
@@ -506,6 +506,12 @@ class Joiner:
             self._early_order.append((earned[0], arrival, id_, key))
             self._n_held += 1
             self._n_early += 1
+
+
+def _by_time(reward: tuple[str | int, _Earned]) -> tuple[_Earned, str]:
+    """Order of the rewards of a decision in a state: how they came to lie in memory must not show."""
+    key, earned = reward
+    return earned, str(key)
 
 
 def _first(rewards: Collection[_Earned]) -> float:

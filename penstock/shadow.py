@@ -239,6 +239,8 @@ class Shadow:
         The learner that serves first.
     load : callable
         Rebuilds a frozen model from its kind and state.
+    baseline : str
+        What the first snapshot is compared with, for people.
     """
 
     def __init__(
@@ -247,9 +249,11 @@ class Shadow:
         *,
         serving: str,
         load: Callable[[str, State], Frozen] = learners.load_model,
+        baseline: str = "the label frequencies",
     ) -> None:
         self.rules = rules
         self._load = load
+        self._baseline = baseline
         self._first = serving
         self._serving: _Version | None = None
         self._candidate: _Version | None = None
@@ -399,7 +403,7 @@ class Shadow:
         threshold = -math.log(self.rules.alpha)
         evidence = self._evidence(self._worse, threshold)
         how: How = "initial" if self._serving is None else "refresh"
-        against = "the label frequencies" if self._serving is None else f"v{self._serving.version}"
+        against = self._baseline if self._serving is None else f"v{self._serving.version}"
         gain = -self._worse.mean_gain
         worse = self._worse.log_e >= threshold
         n_events = self._worse.n_events

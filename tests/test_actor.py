@@ -12,12 +12,13 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 
 import penstock
 from penstock.actor import Actor, audit
-from penstock.bandits import build
-from penstock.decisions import Decision, Offers, draw, key_of
+from penstock.bandits import POLICIES, build
+from penstock.decisions import Decision, Logged, Offers, draw, key_of
 from penstock.errors import BadRecord, StoreError
 from penstock.feedback import DecisionEvent, RewardEvent, parse
 from penstock.joiner import Joiner
@@ -426,17 +427,32 @@ def test_every_logged_decision_can_be_made_again(store, serve, tmp_path):
         audit(parse({**event.record(), "snapshot": 9}), store)
 
 
-@pytest.mark.parametrize("kind", ["uniform", "beta_thompson"])
-def test_a_registered_policy_decides(store, sink, kind):
-    policy = build(kind, seed=3).freeze()
-    store.put(policy.state(), {"kind": kind, "task": "bandit", "name": "ads", "classes": ACTIONS})
+@pytest.mark.parametrize("kind", sorted(POLICIES))
+def test_every_registered_policy_decides_and_can_be_audited(store, sink, kind, monkeypatch):
+    monkeypatch.setenv("PENSTOCK_KEY", "sesame")  # some keep a library's own format
+    policy = build(kind, seed=3)
+    rng = np.random.default_rng(1)
+    rows = [{"x": float(x)} for x in rng.normal(size=40)]
+    offers = Offers.from_rows(rows, [ACTIONS] * 40, keys=[key_of(f"learned-{n}", "ads") for n in range(40)])
+    policy.learn(
+        Logged(
+            offers=offers,
+            chosen=rng.integers(0, 3, 40),
+            propensities=np.full(40, 1.0 / 3.0),
+            rewards=rng.integers(0, 2, 40).astype(float),
+            weights=np.ones(40),
+        )
+    )
+    frozen = policy.freeze()
+    store.put(frozen.state(), {"kind": kind, "task": "bandit", "name": "ads", "classes": ACTIONS})
     store.promote(1, 1)
     with Predictor(store.path, follow=False, sink=sink) as predictor:
-        predictor.act({"x": 1}, id="d")
-    (event,) = sink.events
-    offers = Offers.from_rows([{"x": 1}], [ACTIONS], keys=[key_of("d", "ads")])
-    assert event.probabilities == tuple(policy.probabilities(offers).tolist())
-    assert audit(event, store) == event
+        for row in rows[:5]:
+            predictor.act(row)
+    for event in sink.events:
+        offers = Offers.from_rows([event.context], [ACTIONS], keys=[key_of(event.id, "ads")])
+        assert event.probabilities == tuple(frozen.probabilities(offers).tolist())
+        assert audit(parse(orjson.dumps(event.record())), store) == event
 
 
 def test_from_the_application_to_the_joiner(store, serve):

@@ -3,9 +3,9 @@
 import csv
 import gzip
 import io
+import itertools
 import math
 import re
-import weakref
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +102,7 @@ def test_curves_end_where_the_scores_do_and_stay_short():
     events = report["curves"]["events"]
     assert len(events) <= 400
     assert events == sorted(set(events))
-    assert len({b - a for a, b in zip(events, events[1:], strict=False)}) == 1
+    assert len({b - a for a, b in itertools.pairwise(events)}) == 1
     for name, curves in report["curves"]["series"].items():
         for metric, curve in curves.items():
             assert len(curve["average"]) == len(curve["window"]) == len(events), (name, metric)
@@ -118,7 +118,6 @@ def test_models_are_let_go():
     promoted = [notice for notice in result.notices if notice.what == "promoted"]
     assert len(promoted) > 3
     assert all(notice.model is None for notice in result.notices)
-    assert weakref  # the notices themselves are plain text and numbers
 
 
 def test_limit():
@@ -154,21 +153,21 @@ def test_scores_are_river_s_own():
     scores = evaluate(pipeline).learners["scaled"]
     logloss, accuracy = both.get()
     assert scores["logloss"] == pytest.approx(logloss, abs=1e-12)
-    assert scores["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    # Of 0.5, before anything was learned, River takes the first class and we take 1.
+    assert scores["accuracy"] == pytest.approx(accuracy, abs=1.01 / 1250)
 
 
 def vw_alone(args, lines, labels):
-    """Log loss and accuracy of VW run by itself: predict each line, then learn it."""
-    vw = Workspace(f"{args} --link logistic --quiet")
+    """Log loss and accuracy of VW run by itself, from the scores that it gives while it learns."""
+    vw = Workspace(f"{args} --quiet")
     losses, hits = [], []
     for line, label in zip(lines, labels, strict=True):
         example = vw.parse(line)
-        p = vw.predict(example)
         vw.learn(example)
+        score = example.get_simplelabel_prediction()  # made before the label was learned
         vw.finish_example(example)
-        p_label = min(max(p if label else 1 - p, 1e-15), 1 - 1e-15)
-        losses.append(-math.log(p_label))
-        hits.append((p >= 0.5) == label)
+        losses.append(math.log1p(math.exp(-score if label else score)))
+        hits.append((score >= 0) == label)
     vw.finish()
     return float(np.mean(losses)), float(np.mean(hits))
 
@@ -220,7 +219,7 @@ def test_what_a_configuration_says_at_its_top_works(path):
     [
         ("TrumpApproval", {}),
         ("ChickWeights", {}),
-        ("synth.FriedmanDrift", {"seed": 1, "position": [900, 1800]}),
+        ("synth.FriedmanDrift", {"seed": 1, "position": [600, 1200, 2000]}),
     ],
 )
 def test_regression_through_the_whole_house(dataset, params):

@@ -48,7 +48,18 @@ MAY_IMPORT = {
         "tensors",
     },  # never engine, runner, sources
 }
-FRONTS = {"runner", "evaluate", "report", "dead_letters", "inventory", "demo", "cli", "__init__", "__main__"}
+FRONTS = {
+    "bandit_demo",
+    "runner",
+    "evaluate",
+    "report",
+    "dead_letters",
+    "inventory",
+    "demo",
+    "cli",
+    "__init__",
+    "__main__",
+}
 
 
 def imports(path):

@@ -151,6 +151,9 @@ cdef cppclass Gatherer:
     vector[pair[int32_t, double]] pairs
     Py_ssize_t dropped
 
+    __init__():
+        this.dropped = 0
+
 
 cdef void prepare(Gatherer* g, FeatureIndex index) noexcept:
     g.place.assign(index.limit, -1)
@@ -523,14 +526,12 @@ cdef class Model:
                 if not self.shared:
                     self.gather_own(run, own_index, i)
                 if run.predicts:
-                    forget_fresh(&run.common_gather)
                     self.distribute(run, common_index, i, low, k)
                 if not run.learns or not run.weights[i] > 0.0:
                     continue
                 j = low + run.chosen[i]
                 if run.slots[j] == RETIRED or (not self.shared and run.slots[j] == PRIOR):
                     continue
-                forget_fresh(&run.common_gather)
                 if self.shared or self.hybrid:
                     self.gather_common(run, common_index, i, j)
                 if reaches(&run.x) > run.own.capacity and not self.shared:
@@ -569,6 +570,7 @@ cdef class Model:
         cdef Py_ssize_t e, f
         cdef const Matrix* contexts = &run.contexts
         cdef const Matrix* actions = &run.actions
+        forget_fresh(&run.common_gather)  # new features count as if this action were the only one
         run.z.at.clear()
         run.z.x.clear()
         if self.shared:
@@ -738,7 +740,8 @@ cdef class Model:
         cdef Row row = row_of(&run.common, 0)
         cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], n = within(&run.z, d), i, m
         cdef double* w = run.product.data()
-        self.extend_normals(run, index, key, index.order.size() + run.common_gather.fresh.size())
+        run.n_normals = index.order.size()
+        self.extend_normals(run, index, key, run.n_normals + run.common_gather.fresh.size())
         for m in range(self.draws):
             out[m] = 0.0
         if self.diagonal:
@@ -989,6 +992,9 @@ cdef cppclass Run:
     bint renewed
 
     __init__():
+        this.learns = this.predicts = this.renewed = False
+        this.n = this.n_normals = 0
+        this.gain = 0.0
         this.factored = -1.0
 
 

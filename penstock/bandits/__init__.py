@@ -30,6 +30,7 @@ POLICIES: Final[Mapping[str, str]] = {
     "boltzmann": "penstock.bandits.boltzmann:Boltzmann",
     "bagging": "penstock.bandits.bagging:Bagging",
     "cover": "penstock.bandits.cover:Cover",
+    "regcb": "penstock.bandits.regcb:RegCB",
     "vw": "penstock.bandits.vw:VW",
 }
 

@@ -166,22 +166,12 @@ class ArmPolicy(ABC):
 
     def learn(self, logged: Logged) -> None:
         """Learn every decision, in order; those of weight 0, and those of retired arms, change nothing."""
-        start = 0
-        while start < len(logged):
-            stop = self._admit(logged, start)
-            self._advance(logged.slice(start, stop), None)
-            start = stop
+        self._run(logged, None)
 
     def progress(self, logged: Logged) -> NDArray[np.float64]:
         """For each decision in order: give the distribution, then learn it. Returns shape (m,)."""
         out = np.empty(len(logged.offers.arms))
-        start = 0
-        while start < len(logged):
-            stop = self._admit(logged, start)
-            low, high = logged.offers.starts[start], logged.offers.starts[stop]
-            part = logged if stop - start == len(logged) else logged.slice(start, stop)
-            self._advance(part, out[low:high])
-            start = stop
+        self._run(logged, out)
         return exact(out, logged.offers.starts)
 
     def retire(self, arm: str) -> None:
@@ -232,8 +222,30 @@ class ArmPolicy(ABC):
     def _remove(self, slot: int) -> None:
         """Take a row out; those behind it move up."""
 
+    def _run(self, logged: Logged, out: NDArray[np.float64] | None) -> None:
+        """Learn every event, up to the next eviction at a time, and give the distributions before."""
+        start, n = 0, len(logged)
+        while start < n:
+            stop = self._admit(logged, start)
+            evicts = stop == start
+            if evicts:
+                stop += 1
+            part = logged if stop - start == n else logged.slice(start, stop)
+            low, high = logged.offers.starts[start], logged.offers.starts[stop]
+            ours = None if out is None else out[low:high]
+            if evicts:  # the event is decided by what was known before
+                if ours is not None:
+                    self._decide(part.offers, ours)
+                slot = self._oldest()
+                self._roster.replace(slot, part.offers.arms[part.chosen[0]])
+                self._forget(slot)
+                self._advance(part, None)
+            else:
+                self._advance(part, ours)
+            start = stop
+
     def _admit(self, logged: Logged, start: int) -> int:
-        """Give the arms played from `start` on a slot; return the event that the first eviction must wait for."""
+        """Give arms played from `start` on their slots; return the event for which one must be evicted."""
         roster, n = self._roster, len(logged)
         arms = logged.offers.arms[logged.entries[start:]]
         if set(arms) <= roster.index.keys():
@@ -243,14 +255,9 @@ class ArmPolicy(ABC):
             arm = arms[i]
             if arm in roster.index:
                 continue
-            if len(roster) < self._max_arms:
-                roster.add(arm)
-            elif i == 0:
-                slot = self._oldest()
-                roster.replace(slot, arm)
-                self._forget(slot)
-            else:
+            if len(roster) == self._max_arms:
                 stop = start + i
                 break
+            roster.add(arm)
         self._reserve(len(roster))
         return stop

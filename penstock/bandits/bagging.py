@@ -24,6 +24,7 @@ from penstock.bandits.oracle import (
 )
 from penstock.bandits.parameters import Floor, check
 from penstock.bandits.pmf import cheapest, normalised
+from penstock.bandits.randomness import uniform
 
 __all__ = ["Bagging", "Vote", "poisson"]
 
@@ -85,14 +86,14 @@ class Bagging(OraclePolicy):
         *,
         seed: int = 0,
         size: Annotated[int, Ge(1), Le(1000)] = 5,
-        greedify: bool = True,
+        greedify: bool = False,
         learner: Mapping[str, Any] = DEFAULT_LEARNER,
         cost_type: CostType = "mtr",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",
         floor: Floor = 0.0,
         min_propensity: Smallest = 1e-3,
-        outside: Outside = "refuse",
+        outside: Outside = "clip",
     ) -> None:
         check(Bagging, {"size": size, "greedify": greedify})
         self._greedify = greedify
@@ -126,18 +127,7 @@ def poisson(keys: NDArray[np.uint64], seed: int, number: int) -> NDArray[np.floa
     Examples
     --------
     >>> poisson(np.arange(6, dtype=np.uint64), 0, 1)
+    array([0., 1., 0., 1., 3., 3.])
     """
-    stream = _mixed(np.array([seed % 2**64], np.uint64) + np.uint64(number) * _GOLDEN)
-    bits = _mixed(_mixed(keys ^ stream) + _GOLDEN)
-    uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.searchsorted(_POISSON, uniform, side="right").astype(np.float64)
-
-
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64 bits so that each depends on all (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    draws = uniform(keys, seed, number)
+    return np.searchsorted(_POISSON, draws, side="right").astype(np.float64)

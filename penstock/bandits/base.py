@@ -73,6 +73,8 @@ class Policy(Protocol):
 def exact(probabilities: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Check distributions and return them: what does not sum to 1 does not leave the engine.
 
+    What rounding put above 1 is 1.
+
     Parameters
     ----------
     probabilities : float64, shape (m,)
@@ -98,4 +100,4 @@ def exact(probabilities: NDArray[np.float64], starts: NDArray[np.int64]) -> NDAr
         event = int(np.argmax(wrong))
         entries = probabilities[starts[event] : starts[event + 1]]
         raise ArithmeticError(f"not a distribution: event {event} has {entries[:8]}, sum {entries.sum()!r}")
-    return probabilities
+    return np.minimum(probabilities, 1.0)

@@ -53,8 +53,8 @@ class Boltzmann(OraclePolicy):
     Parameters
     ----------
     sharpness : float
-        Inverse temperature per unit of cost (rewards scaled to [0, 1]); 0 is uniform. VW's default of 1 is
-        nearly that.
+        Inverse temperature per unit of cost (rewards scaled to [0, 1]); 0 is uniform, and 1, VW's default,
+        is nearly that. Some 10 by the standard deviation of the rewards is a good start.
     learner, cost_type, reward_range, loss, floor, min_propensity, outside
         See `OraclePolicy`.
 
@@ -75,14 +75,14 @@ class Boltzmann(OraclePolicy):
         self,
         *,
         seed: int = 0,
-        sharpness: NotNegative = 10.0,
+        sharpness: NotNegative = 30.0,
         learner: Mapping[str, Any] = DEFAULT_LEARNER,
         cost_type: CostType = "dm",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",
         floor: Floor = 0.0,
         min_propensity: Smallest = 1e-3,
-        outside: Outside = "refuse",
+        outside: Outside = "clip",
     ) -> None:
         super().__init__(
             seed=seed,

@@ -107,7 +107,7 @@ class Cover(OraclePolicy):
         reward_range: Sequence[float] = (0.0, 1.0),
         floor: Floor = 0.0,
         min_propensity: Smallest = 1e-3,
-        outside: Outside = "refuse",
+        outside: Outside = "clip",
     ) -> None:
         check(Cover, {"size": size, "psi": psi})
         self._psi = psi

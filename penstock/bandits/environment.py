@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.bandits.base import Policy
+from penstock.bandits.base import Policy, exact
 from penstock.decisions import Logged, Offers, draw, key_of
 from penstock.errors import DataError
 from penstock.events import Batch, Features
@@ -146,7 +146,7 @@ def simulate(policy: Policy, environment: Environment) -> Simulation:
     one = np.ones(1)
     for i in range(n):
         event = offers.slice(i, i + 1)
-        probabilities = policy.probabilities(event)
+        probabilities = exact(policy.probabilities(event), event.starts)
         chosen[i] = action = draw(probabilities, int(event.keys[0]))
         propensities[i] = probabilities[action]
         policy.learn(

@@ -11,8 +11,8 @@ __all__ = ["Exp3"]
 class Exp3(Counted):
     """Anytime Exp3: ``p ~ exp(-eta * loss)`` with ``eta = sqrt(ln K / (K t))``, K arms being offered.
 
-    An arm's loss is the sum of (1 - reward) / propensity over the events in which it was played, the propensity
-    being the logged one. An arm that was never played stands with the best of the others.
+    An arm's loss is the sum of (1 - reward) / propensity over the events in which it was played, by the
+    logged propensity. An arm that was never played stands with the best of the others.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class Exp3(Counted):
 
     References
     ----------
-    Auer, Cesa-Bianchi, Freund and Schapire (2002), The nonstochastic multiarmed bandit problem, SIAM J. Comput.
-    32. Bubeck and Cesa-Bianchi (2012), Foundations and Trends in Machine Learning 5, section 3, for the rate.
+    Auer, Cesa-Bianchi, Freund and Schapire (2002), The nonstochastic multiarmed bandit problem, SIAM
+    J. Comput. 32. Bubeck and Cesa-Bianchi (2012), Foundations and Trends in Machine Learning 5, section 3.
     """
 
     def __init__(

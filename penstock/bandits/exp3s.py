@@ -38,8 +38,8 @@ class Exp3S(Counted):
 
     References
     ----------
-    Auer, Cesa-Bianchi, Freund and Schapire (2002), The nonstochastic multiarmed bandit problem, SIAM J. Comput.
-    32, section 8.
+    Auer, Cesa-Bianchi, Freund and Schapire (2002), The nonstochastic multiarmed bandit problem, SIAM
+    J. Comput. 32, section 8.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class Greedy(OraclePolicy):
         loss: Loss = "squared",
         floor: Floor = 0.0,
         min_propensity: Smallest = 1e-3,
-        outside: Outside = "refuse",
+        outside: Outside = "clip",
     ) -> None:
         super().__init__(
             seed=seed,

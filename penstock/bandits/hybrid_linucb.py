@@ -32,7 +32,8 @@ class HybridLinUCB(Linear):
     floor : float, 0..1
         Share of the decisions made at random.
     max_arms : int
-        Past so many, the arm whose last reward is longest ago is forgotten; not what it taught the shared part.
+        Past so many, the arm whose last reward is longest ago is forgotten, but not what it taught
+        the shared part.
 
     Raises
     ------

@@ -82,7 +82,8 @@ def log_mixture(
     Returns
     -------
     float64, shape (n,) or ()
-        Log of an e-value: the probability that it ever reaches ``log(1 / alpha)`` is at most alpha.
+        Log of an e-value: the probability that it ever reaches ``log(1 / alpha)`` is at most alpha. Far
+        below the mean, where the closed form has no value, it is -inf, which is on the safe side.
 
     References
     ----------

@@ -57,8 +57,8 @@ class LogisticThompson(Linear):
 
     References
     ----------
-    Chapelle and Li (2011), An empirical evaluation of Thompson sampling, NeurIPS. Ollivier (2018), Online natural
-    gradient as a Kalman filter, EJS 12 (arXiv:1703.00209).
+    Chapelle and Li (2011), An empirical evaluation of Thompson sampling, NeurIPS. Ollivier (2018), Online
+    natural gradient as a Kalman filter, EJS 12 (arXiv:1703.00209).
     """
 
     def __init__(

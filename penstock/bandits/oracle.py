@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import numpy as np
 from annotated_types import Gt, Le
@@ -27,14 +27,14 @@ from penstock.bandits.pmf import floored
 from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError, StoreError
 from penstock.events import Batch, Task
-from penstock.learners import Learner, Model
+from penstock.learners import Learner
 from penstock.state import State, prefixed, section
 
 __all__ = ["CostType", "FrozenOraclePolicy", "OraclePolicy", "Rule"]
 
 CostType = Literal["dm", "mtr", "ips", "dr"]
 Loss = Literal["squared", "logistic"]
-Outside = Literal["refuse", "clip"]
+Outside = Literal["clip", "refuse"]
 Smallest = Annotated[float, Gt(0), Le(1)]
 
 DEFAULT_LEARNER: Final[Mapping[str, Any]] = {"kind": "sgd"}
@@ -43,7 +43,7 @@ _CROSSES: Final = (("*", ACTION),)
 
 @dataclass(frozen=True, slots=True)
 class Rule(ABC):
-    """Turns predicted costs into a distribution; a frozen dataclass of plain numbers, checked when it is made."""
+    """Turns predicted costs into a distribution; a frozen dataclass of plain numbers, which it checks."""
 
     def __post_init__(self) -> None:
         check(type(self), dataclasses.asdict(self))
@@ -57,7 +57,7 @@ class Rule(ABC):
         Parameters
         ----------
         costs : float64, shape (B, m)
-            What each learner predicts, which need not be in [0, 1].
+            What each learner predicts (see `OraclePolicy._look`), which need not be in [0, 1].
         starts : int64, shape (n + 1,)
         ages : int64, shape (n,)
             Events learned before each event.
@@ -118,8 +118,9 @@ class OraclePolicy:
         Share of decisions made uniformly at random, whatever the rule says.
     min_propensity : float
         Smaller propensities count as this when learning; what is logged stays as it was.
-    outside : {"refuse", "clip"}
-        What becomes of a reward outside of its range. If it is clipped, it is counted in the state.
+    outside : {"clip", "refuse"}
+        What becomes of a reward outside of its range: it is cut to it and counted in the state, or it is an
+        error.
 
     Raises
     ------
@@ -180,8 +181,8 @@ class OraclePolicy:
         Raises
         ------
         BadRecord
-            If a reward is outside of the declared range (unless that is clipped) or, with the logistic loss,
-            not at one of its ends. Nothing has been learned then.
+            If a reward is outside of its range and that is refused, or with the logistic loss not at one of
+            the range's ends. Nothing has been learned then.
         """
         lesson, after = self._prepare(logged)
         self._study(lesson, looks=False)
@@ -336,13 +337,25 @@ class OraclePolicy:
         return costs
 
 
+class Predictor(Protocol):
+    """What a frozen policy needs of a frozen learner."""
+
+    def predict(self, batch: Batch, /) -> NDArray[np.float64]:
+        """Predict every row."""
+        ...
+
+    def state(self) -> State:
+        """Everything needed to rebuild it."""
+        ...
+
+
 class FrozenOraclePolicy:
     """A policy on a regression oracle as it was when it was frozen.
 
     Build it with ``freeze`` or ``load`` of the policy. Threads may share one if its models can be shared.
     """
 
-    def __init__(self, rule: Rule, floor: float, kind: str, models: Sequence[Model], events: int) -> None:
+    def __init__(self, rule: Rule, floor: float, kind: str, models: Sequence[Predictor], events: int) -> None:
         self._rule = rule
         self._floor = floor
         self._kind = kind
@@ -358,7 +371,7 @@ class FrozenOraclePolicy:
     def state(self) -> State:
         """Everything that ``load`` of the policy needs, for a snapshot."""
         state: State = {
-            "rule": json.dumps(dataclasses.asdict(self._rule)),  # type: ignore[call-overload]
+            "rule": json.dumps(dataclasses.asdict(self._rule)),
             "floor": self._floor,
             "learner": self._kind,
             "events": self._events,
@@ -391,7 +404,7 @@ class FrozenOraclePolicy:
         return cls(parameters, float(floor), kind, models, _count(state, "events"))  # type: ignore[arg-type]
 
     @staticmethod
-    def _load_model(kind: str, state: State) -> Model:
+    def _load_model(kind: str, state: State) -> Predictor:
         return learners.load_model(kind, state)
 
     def _look(self, pairs: Batch) -> NDArray[np.float64]:

@@ -46,9 +46,10 @@ def floored(probabilities: Floats, starts: Starts, floor: float) -> Floats:
 
 
 def projected(probabilities: Floats, starts: Starts, floors: Floats, *, zeros: bool = True) -> Floats:
-    """Nearest distributions (Euclidean) with no entry below ``floor / K``; VW's ``enforce_minimum_probability``.
+    """Nearest distributions (Euclidean) with no entry below ``floor / K``.
 
-    Unlike mixing, it takes what the small entries need from all larger ones alike.
+    This is what VW calls ``enforce_minimum_probability``. Unlike mixing, it takes what the small entries
+    need from all larger ones alike.
 
     Parameters
     ----------

@@ -93,7 +93,7 @@ class SquareCB(OraclePolicy):
         loss: Loss = "squared",
         floor: Floor = 0.0,
         min_propensity: Smallest = 1e-3,
-        outside: Outside = "refuse",
+        outside: Outside = "clip",
     ) -> None:
         super().__init__(
             seed=seed,

@@ -11,8 +11,8 @@ __all__ = ["TsallisINF"]
 class TsallisINF(Counted):
     """Tsallis-INF: ``p = 4 / (eta * (loss - x)) ** 2`` with ``eta = 2 / sqrt(t)``, x such that it sums to 1.
 
-    An arm's loss is the sum of (1 - reward) / propensity over the events in which it was played, the propensity
-    being the logged one. An arm that was never played stands with the best of the others.
+    An arm's loss is the sum of (1 - reward) / propensity over the events in which it was played, by the
+    logged propensity. An arm that was never played stands with the best of the others.
 
     Parameters
     ----------

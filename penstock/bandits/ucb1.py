@@ -11,8 +11,8 @@ __all__ = ["UCB1"]
 class UCB1(Counted):
     """Play the arm with the largest mean plus ``scale * sqrt(2 ln t / n)``.
 
-    An arm that was never played comes first; equal indices share the probability. t is the weight of all events
-    and n that of the arm's, discounted or within the window. Means are of rewards brought to [0, 1].
+    An arm that was never played comes first; equal indices share the probability. t is the weight of all
+    events and n that of the arm's, discounted or within the window. Means are of rewards brought to [0, 1].
 
     Parameters
     ----------

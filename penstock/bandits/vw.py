@@ -15,6 +15,7 @@ from penstock.bandits.base import exact
 from penstock.bandits.pairs import ACTION
 from penstock.bandits.parameters import Floor, check
 from penstock.bandits.pmf import floored
+from penstock.bandits.randomness import uniform
 from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError, StoreError
 from penstock.learners.vw_text import vw_text
@@ -23,6 +24,9 @@ from penstock.state import State
 
 __all__ = ["VW", "FrozenVW", "repaired"]
 
+_MAX_REWARD: Final = 1e18  # its square still fits VW's float32
+_MAX_WEIGHT: Final = 1000.0
+_WEIGHTS: Final = 0  # which stream of random numbers: there is only this one
 _ROUNDING: Final = 1e-4  # VW's probabilities are float32, and thousands of them may be added up
 
 
@@ -51,7 +55,10 @@ class VW:
 
     *Labels* have the cost ``-reward``, as is usual with VW, and the logged propensity. So with rewards in
     [0, 1] the options that need to know the range of costs (``--regcb``, ``--elim``) want ``--cb_min_cost -1
-    --cb_max_cost 0``. VW's text has no importance for decisions: a weight is 0 or 1.
+    --cb_max_cost 0``.
+
+    *Weights.* VW's text has no importance for decisions. A weight of 2 is learned twice, one of 2.3 a third
+    time with chance 0.3, drawn from the seed and the key of the decision.
 
     *Distributions.* What VW predicts is not always one: with ``--regcbopt`` every one of several tied actions
     has probability 1, and ``--squarecb --elim`` gives negative ones. Negative entries count as 0, the rest
@@ -67,6 +74,7 @@ class VW:
     def __init__(self, *, seed: int = 0, args: str = "--squarecb -q :a", floor: Floor = 0.0) -> None:
         check(VW, {"floor": floor})
         self._floor = floor
+        self._seed = seed
         self._workspace = Workspace(_arguments(seed, args))
         kinds = self._workspace.label_type, self._workspace.prediction_type
         if kinds != (pylibvw.vw.lContextualBandit, pylibvw.vw.pACTION_PROBS):
@@ -93,11 +101,12 @@ class VW:
         Raises
         ------
         BadRecord
-            If a weight is neither 0 nor 1, and nothing has been learned then; or if VW fails on an event.
+            If VW cannot learn a reward or a weight so large, and nothing has been learned then; or if it
+            fails on an event.
         """
-        _check_weights(logged.weights)
-        for i in np.flatnonzero(logged.weights).tolist():
-            self._workspace.learn_lines(_labelled(logged, i))
+        times = self._times(logged)
+        for i in range(len(logged)):
+            self._learn(logged, i, times[i])
 
     def progress(self, logged: Logged) -> NDArray[np.float64]:
         """For each decision in order: give the distribution, then learn it. Returns shape (m,).
@@ -107,12 +116,11 @@ class VW:
         BadRecord
             As `learn`.
         """
-        _check_weights(logged.weights)
+        times = self._times(logged)
         parts = [np.empty(0)]
         for i in range(len(logged)):
             parts.append(self.probabilities(logged.offers.slice(i, i + 1)))
-            if logged.weights[i]:
-                self._workspace.learn_lines(_labelled(logged, i))
+            self._learn(logged, i, times[i])
         return np.concatenate(parts)
 
     def freeze(self) -> FrozenVW:
@@ -134,6 +142,32 @@ class VW:
         workspace = Workspace(self._options, _model_bytes(state))
         self._workspace.close()
         self._workspace = workspace
+
+    def _times(self, logged: Logged) -> list[int]:
+        """How often each event is learned, once it is sure that VW can learn all of them."""
+        for name, values, most in (
+            ("reward", np.abs(logged.rewards), _MAX_REWARD),
+            ("weight", logged.weights, _MAX_WEIGHT),
+        ):
+            wrong = (values > most) & (logged.weights > 0)
+            if wrong.any():
+                first = int(np.argmax(wrong))
+                raise BadRecord(
+                    f"a magnitude <= {most:g}",
+                    values[first].item(),
+                    path=f"$.{name}",
+                    position=f"events[{first}]",
+                )
+        whole = np.floor(logged.weights)
+        again = uniform(logged.offers.keys, self._seed, _WEIGHTS) < logged.weights - whole
+        times: list[int] = (whole + again).astype(np.int64).tolist()
+        return times
+
+    def _learn(self, logged: Logged, event: int, times: int) -> None:
+        if times:
+            lines = _labelled(logged, event)
+            for _ in range(times):
+                self._workspace.learn_lines(lines)
 
     @staticmethod
     def load(state: dict[str, Any]) -> FrozenVW:
@@ -241,13 +275,6 @@ def _probabilities(workspace: Workspace, offers: Offers, floor: float) -> tuple[
         result[start:stop], proper = repaired(workspace.predict_lines(_lines(offers, event)))
         violations += not proper
     return exact(floored(result, offers.starts, floor), offers.starts), violations
-
-
-def _check_weights(weights: NDArray[np.float64]) -> None:
-    wrong = (weights != 0.0) & (weights != 1.0)
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise BadRecord("0 or 1 (vw)", weights[first].item(), path="$.weight", position=f"events[{first}]")
 
 
 def _model_bytes(state: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native.baselines import average, repeats
 from penstock.events import Batch, Row, Task, TaskKind
 from penstock.learners.labels import classes_in, learnable
 from penstock.state import State
@@ -135,23 +136,23 @@ class Prior(_Baseline):
     def _run(
         self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
     ) -> NDArray[np.float64]:
+        if self._kind != "multiclass":
+            before = np.empty(len(labels))
+            total, self._weight = average(labels, weights, float(self._sums[0]), self._weight, before)
+            self._sums = np.array([total])
+            return before
         # np.cumsum adds one after the other, from the sums so far: the same bits as event by event.
         weight = np.cumsum(np.concatenate(([self._weight], weights)))
-        multiclass = self._kind == "multiclass"
-        sums = np.zeros((len(labels) + 1, n_classes if multiclass else 1))
+        sums = np.zeros((len(labels) + 1, n_classes))
         sums[0, : len(self._sums)] = self._sums
-        if multiclass:
-            sums[np.arange(1, len(sums)), labels.astype(np.int64)] = weights
-        else:
-            sums[1:, 0] = weights * labels
+        sums[np.arange(1, len(sums)), labels.astype(np.int64)] = weights
         np.cumsum(sums, axis=0, out=sums)
 
-        before = np.zeros((len(labels), sums.shape[1]))
-        known = weight[:-1, np.newaxis] > 0
-        np.divide(sums[:-1], weight[:-1, np.newaxis], out=before, where=known)
+        shares = np.zeros((len(labels), n_classes))
+        np.divide(sums[:-1], weight[:-1, np.newaxis], out=shares, where=weight[:-1, np.newaxis] > 0)
         self._weight = float(weight[-1])
-        self._sums = sums[-1, : self._n_classes if multiclass else 1].copy()
-        return before if multiclass else before[:, 0]
+        self._sums = sums[-1, : self._n_classes].copy()
+        return shares
 
     def state(self) -> State:
         """Everything needed to go on as if nothing had happened."""
@@ -194,10 +195,6 @@ class NoChange(_Baseline):
         self._n_repeats = 0
         self._seen = np.zeros(0, dtype=bool)  # multiclass: of each class, whether it was
 
-    def _sure(self, repeats: NDArray[np.int64], chances: NDArray[np.int64]) -> NDArray[np.float64]:
-        sure: NDArray[np.float64] = np.maximum((repeats + 0.5) / (chances + 1.0), _LEAST_SURE)
-        return sure
-
     def _now(self) -> float | NDArray[np.float64]:
         silent = np.zeros(1)  # one event that teaches nothing: its prediction is the one for now
         before = self._run(silent, silent, self._n_classes)[0]
@@ -206,22 +203,17 @@ class NoChange(_Baseline):
     def _run(
         self, labels: NDArray[np.float64], weights: NDArray[np.float64], n_classes: int
     ) -> NDArray[np.float64]:
-        # Position, counted from 1, of the newest label with a weight before each event; 0: before the batch.
-        newest = np.where(weights > 0, np.arange(1, len(labels) + 1), 0)
-        newest = np.maximum.accumulate(np.concatenate(([0], newest)))
-        first = np.nan if self._last is None else self._last
-        last = np.concatenate(([first], labels))[newest]
-        before = last[:-1]
-        known = ~np.isnan(before)
-        counts = known & (weights > 0)
-        chances = self._n_chances + np.cumsum(np.concatenate(([0], counts)))
-        repeats = self._n_repeats + np.cumsum(np.concatenate(([0], counts & (labels == before))))
-        self._last = None if np.isnan(last[-1]) else float(last[-1])
-        self._n_chances, self._n_repeats = int(chances[-1]), int(repeats[-1])
+        before, share = np.empty(len(labels)), np.empty(len(labels))
+        last = np.nan if self._last is None else self._last
+        last, self._n_chances, self._n_repeats = repeats(
+            labels, weights, last, self._n_chances, self._n_repeats, before, share
+        )
+        self._last = None if np.isnan(last) else last
 
+        known = ~np.isnan(before)
         if self._kind == "regression":
             return np.where(known, before, 0.0)
-        sure = self._sure(repeats[:-1], chances[:-1])
+        sure = np.maximum(share, _LEAST_SURE)
         if self._kind == "binary":
             return np.where(known, np.where(before > 0, sure, 1.0 - sure), 0.5)
         return self._shared(sure, before, known, labels, weights, n_classes)

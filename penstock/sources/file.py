@@ -59,7 +59,7 @@ class FileSource:
     max_record_bytes : int
         A longer record is rejected, and its dead letter holds its beginning only.
     follow : bool
-        Whether to wait for more at the end, as ``tail -F`` does; only complete lines are taken, and of a
+        Whether to wait for more at the end, as ``tail -f`` does; only complete lines are taken, and of a
         pattern, files that appear later and sort later are read next. A file must only grow.
     poll_s : float
         How long to wait before looking again, in seconds.
