@@ -65,9 +65,8 @@ Five policies and chance, each deciding for itself
             f"  {name:<10} {before:7.1%} {after:7.1%} {result.regret[-1]:8,.0f}   {_WHAT[name]}", flush=True
         )
     fixed = environment.rewards.mean(axis=0).max()
-    print(
-        f"  {'(best one':<10} {'':>7} {fixed:7.1%} {(1 - fixed) * n:8,.0f}   action for all, known afterwards)"
-    )
+    missed = (1 - fixed) * n
+    print(f"  {'(best one':<10} {'':>7} {fixed:7.1%} {missed:8,.0f}   action for all, known afterwards)")
     print("\n  before, after: share of decisions that were right. regret: how many were not.\n")
     return _hand_over(environment)
 
@@ -137,8 +136,8 @@ What happens (decision: what)
         shown = estimate.reason or f"{estimate.value:6.3f}   [{low:.3f}, {high:.3f}]"
         print(f"  {name:<10} {shown}")
     print(
-        f"\n{len(environment):,} decisions by the engine in {seconds:.1f} s; every logged probability can be recomputed\n"
-        f"from the decision's id and the snapshot that made it. digest {engine.digest()[:16]}"
+        f"\n{len(environment):,} decisions by the engine in {seconds:.1f} s; every probability can be\n"
+        f"recomputed from the decision's id and the policy that made it. digest {engine.digest()[:16]}"
     )
     return 0 if handed_over else 1
 

@@ -146,6 +146,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from penstock.evaluate import evaluate, results_table
 
+    if _is_bandit(arguments):
+        return _evaluate_policies(arguments)
     if arguments.report is not None and not arguments.report.parent.is_dir():
         raise ConfigError(f"--report {arguments.report}: there is no directory {arguments.report.parent}")
     result = evaluate(
@@ -175,8 +177,50 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _is_bandit(arguments: argparse.Namespace) -> bool:
+    from penstock import config
+
+    return config.read(arguments.config).get("task") == "bandit"
+
+
+def _evaluate_policies(arguments: argparse.Namespace) -> int:
+    from penstock import bandit_config, bandit_evaluate, config
+
+    if arguments.report is not None:
+        raise ConfigError("--report: there is no page for bandit pipelines yet")
+    given = config.read(arguments.config)
+    given.setdefault("name", arguments.config.stem)
+    if arguments.seed is not None:
+        given["seed"] = arguments.seed
+    if arguments.data is not None:
+        source = given.get("source")
+        given["source"] = {
+            **(source if isinstance(source, dict) else {}),
+            "kind": "log",
+            "path": arguments.data,
+        }
+    pipeline = bandit_config.parse(given, where=str(arguments.config))
+    if arguments.learner:
+        pipeline = pipeline.restricted(arguments.learner)
+    result = bandit_evaluate.evaluate(pipeline, limit=arguments.limit)
+    if not arguments.quiet or not arguments.json:
+        print(*result.table(), sep="\n", file=sys.stderr)
+    if not arguments.quiet:
+        print(
+            f"\n{result.events:,} decisions in {result.seconds:.2f} s, "
+            f"{result.rejected:,} bad records left out; digest {result.digest[:16]}",
+            file=sys.stderr,
+        )
+    if arguments.json:
+        print(json.dumps(result.as_json()))
+    return 0
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from penstock import runner
+
+    if _is_bandit(arguments):
+        raise ConfigError("`penstock run` does not take bandit pipelines yet; `penstock evaluate` does")
 
     pipeline = _pipeline(arguments)
     if arguments.follow:

@@ -17,7 +17,7 @@ import reprlib
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from annotated_types import Ge, Gt, Le, Lt
@@ -47,18 +47,20 @@ _MAPS_FIELDS = {"label", "weight", "id", "time", "features", "ignore", "types", 
 _GIVEN_BY_ENGINE = {"self", "task", "seed"}
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A mapping whose unknown keys are errors, and that never changes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Component(_Strict):
+class Component(Strict):
     """A class named by its kind, and the keywords to build it with."""
 
     kind: str
     parameters: dict[str, Any] = {}
 
 
-class _Registered:
+class Registered:
     """Pydantic's view of a component: any kind of a registry, with the keys its constructor takes."""
 
     def __init__(self, registry: Mapping[str, str], what: str) -> None:
@@ -146,19 +148,23 @@ def _parameters_of(cls: Any) -> type[BaseModel]:
     return model
 
 
-SourceSpec = Annotated[Component, _Registered(sources.SOURCES, "source")]
-LearnerSpec = Annotated[Component, _Registered(learners.LEARNERS, "learner")]
+SourceSpec = Annotated[Component, Registered(sources.SOURCES, "source")]
+LearnerSpec = Annotated[Component, Registered(learners.LEARNERS, "learner")]
 
 # It becomes a part of names in the state, which `/` separates, and a column of tables.
-LearnerName = Annotated[str, Field(pattern=r"^\w[\w.+-]{0,63}$")]
+ComponentName = Annotated[str, Field(pattern=r"^\w[\w.+-]{0,63}$")]
+
+PipelineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+_P = TypeVar("_P", bound=BaseModel)
 
 Reaction = Literal["log", "reset", "warm_restart"]
 
 
-class _Rule(_Strict):
+class _Rule(Strict):
     """A component together with keys of our own, side by side in one mapping."""
 
-    registered: ClassVar[_Registered]
+    registered: ClassVar[Registered]
     kind: str
     parameters: dict[str, Any] = {}
 
@@ -182,9 +188,12 @@ class _Rule(_Strict):
 
 
 class DriftRule(_Rule):
-    """One detector, a copy of it for each learner it watches."""
+    """One detector, a copy of it for each learner it watches.
 
-    registered = _Registered(drift.DETECTORS, "detector")
+    `react` is the answer to a loss that rose; one that fell is only reported.
+    """
+
+    registered = Registered(drift.DETECTORS, "detector")
     on: Literal["loss", "error"] = "loss"
     react: Reaction = "log"
     learners: list[str] | None = None
@@ -196,12 +205,12 @@ class ReplayRule(_Rule):
     `ratio` is the number of replayed events for each live one, `weight` their importance.
     """
 
-    registered = _Registered(replay.BUFFERS, "replay buffer")
+    registered = Registered(replay.BUFFERS, "replay buffer")
     ratio: Annotated[float, Ge(0), Le(16)] = 0.5
     weight: Annotated[float, Gt(0), Le(1)] = 0.5
 
 
-class ShadowSpec(_Strict):
+class ShadowSpec(Strict):
     """The gate; see `penstock.shadow.ShadowRules`."""
 
     refresh_every: Annotated[int, Ge(1)] = 1000
@@ -211,14 +220,14 @@ class ShadowSpec(_Strict):
     retry_after: Annotated[int, Ge(0)] = 2000
 
 
-class MetricsSpec(_Strict):
+class MetricsSpec(Strict):
     """How scores are averaged: over everything, over a window, and fading."""
 
     window: Annotated[int, Ge(1), Le(1_000_000)] = 1000
     fading: Annotated[float, Gt(0), Lt(1)] = 0.999
 
 
-class SnapshotsSpec(_Strict):
+class SnapshotsSpec(Strict):
     """Where promoted models go."""
 
     path: Path
@@ -226,7 +235,7 @@ class SnapshotsSpec(_Strict):
     trust_pickle: bool = False
 
 
-class CheckpointSpec(_Strict):
+class CheckpointSpec(Strict):
     """Where the engine's state and the source's positions go, and how often."""
 
     path: Path
@@ -235,7 +244,7 @@ class CheckpointSpec(_Strict):
     trust_pickle: bool = False
 
 
-class DeadLetterSpec(_Strict):
+class DeadLetterSpec(Strict):
     """Where records go that could not be used, and how many of them are tolerated."""
 
     path: Path | None = None
@@ -243,13 +252,13 @@ class DeadLetterSpec(_Strict):
     min_bad: Annotated[int, Ge(0)] = 10
 
 
-class Pipeline(_Strict):
+class Pipeline(Strict):
     """One pipeline: where events come from, who learns, and what it takes to serve."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "pipeline"
+    name: PipelineName = "pipeline"
     task: TaskKind = "binary"
     source: SourceSpec
-    learners: Annotated[dict[LearnerName, LearnerSpec], Field(min_length=1)] = {
+    learners: Annotated[dict[ComponentName, LearnerSpec], Field(min_length=1)] = {
         "sgd": Component(kind="sgd", parameters={})
     }
     serving: str | None = None
@@ -330,7 +339,7 @@ class Pipeline(_Strict):
         """Return the same pipeline with other parameters of its source."""
         changed = {"kind": self.source.kind, **self.source.parameters, **parameters}
         try:
-            source = _Registered(sources.SOURCES, "source").validate(changed)
+            source = Registered(sources.SOURCES, "source").validate(changed)
         except ValueError as error:
             raise ConfigError(f"source {self.source.kind!r} does not take {', '.join(parameters)}") from error
         return self.model_copy(update={"source": source})
@@ -429,6 +438,16 @@ def read(path: Path) -> dict[str, Any]:
     return given
 
 
+def validated(schema: type[_P], given: Mapping[str, Any], *, where: str) -> _P:
+    """Hold `given` against a pipeline's schema; mistakes become one `ConfigError`."""
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        lines = list(explained(error, schema))
+        separator = "\n  " if len(lines) > 1 else " "
+        raise ConfigError(f"{where}:{separator}" + separator.join(lines)) from None
+
+
 def parse(given: Mapping[str, Any], *, where: str = "configuration") -> Pipeline:
     """Check a configuration given as plain dicts and lists.
 
@@ -444,20 +463,16 @@ def parse(given: Mapping[str, Any], *, where: str = "configuration") -> Pipeline
         ...
     penstock.errors.ConfigError: configuration: `tik`: unknown key (did you mean `tick`?)
     """
-    try:
-        return Pipeline.model_validate(given)
-    except ValidationError as error:
-        lines = list(_lines(error, Pipeline))
-        separator = "\n  " if len(lines) > 1 else " "
-        raise ConfigError(f"{where}:{separator}" + separator.join(lines)) from None
+    return validated(Pipeline, given, where=where)
 
 
-def _lines(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def explained(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Say of each mistake where it is, what was given and what is accepted."""
     for item in error.errors(include_url=False):
         path = prefix + _path(item["loc"])
         nested = item.get("ctx", {}).get("error")
         if isinstance(nested, _NestedError):
-            yield from _lines(nested.error, nested.schema, f"{path}." if path else "")
+            yield from explained(nested.error, nested.schema, f"{path}." if path else "")
         elif item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
             known = _keys(schema, item["loc"][:-1])

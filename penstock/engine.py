@@ -57,6 +57,11 @@ class _Alarm:
     event: int  # events seen by then, the one that gave the alarm included
     n_offered: int  # events that the replay buffer will have been offered by then
 
+    @property
+    def rose(self) -> bool:
+        """Whether things got worse."""
+        return self.after > self.before
+
 
 class _Watched:
     """A detector on one learner's losses, and the first alarm since the last tick ended."""
@@ -373,10 +378,16 @@ class Engine:
         return notices
 
     def _react(self, lane: _Lane) -> list[Notice]:
-        """Answer the alarms of the tick that just ended: report each, and restart at most once."""
+        """Answer the alarms of the tick that just ended: report each, and restart at most once.
+
+        Only a loss that rose is answered. One that fell is what learning is for: who starts afresh then
+        begins to improve again, rings again, and never gets anywhere.
+        """
         notices = []
         alarms = [(watched.rule, watched.alarm) for watched in lane.watched if watched.alarm is not None]
+        restarts = [(rule, alarm) for rule, alarm in alarms if rule.react != "log" and alarm.rose]
         for rule, alarm in alarms:
+            reaction = rule.react if alarm.rose else "log"
             notices.append(
                 Notice(
                     what="drift",
@@ -384,10 +395,10 @@ class Engine:
                     learner=lane.name,
                     text=f"{rule.kind} on the {rule.on} of {lane.name}: {alarm.before:.3f} before, "
                     f"{alarm.after:.3f} over the last {alarm.width:,} events; "
-                    f"{_REACTIONS[rule.react]}",
+                    f"{_REACTIONS[reaction]}",
                     evidence={
                         "detector": rule.kind,
-                        "reaction": rule.react,
+                        "reaction": reaction,
                         "before": alarm.before,
                         "after": alarm.after,
                         "width": alarm.width,
@@ -396,7 +407,6 @@ class Engine:
             )
         for watched in lane.watched:
             watched.alarm = None
-        restarts = [(rule, alarm) for rule, alarm in alarms if rule.react != "log"]
         if restarts:
             rule, alarm = restarts[0]
             lane.restart()

@@ -434,7 +434,8 @@ class Joiner:
         held = [
             (owner, key, *earned)
             for owner, entry in enumerate(entries)
-            for key, earned in sorted((entry.rewards or {}).items(), key=_by_time)
+            if entry.rewards is not None
+            for key, earned in sorted(entry.rewards.items(), key=_by_time)
         ]
         early = sorted(filter(self._is_early, self._early_order))
         return {
@@ -442,7 +443,7 @@ class Joiner:
             "arrivals": self._arrivals,
             "counts": np.array([self._counts[name] for name in _COUNTS], np.int64),
             "waiting/arrivals": np.array([arrival for _, arrival, _ in waiting], np.int64),
-            "known/records": _packed([_record(entry) for entry in entries]),
+            "known/records": _packed(map(_record, entries)),
             "known/labels": np.array(
                 [math.nan if entry.label is None else entry.label for entry in self._emitted], np.float64
             ),
@@ -578,11 +579,13 @@ def _entry(record: Any) -> _Entry:
     return entry
 
 
-def _packed(values: Sequence[Any]) -> NDArray[np.uint8]:
+def _packed(values: Iterable[Any]) -> NDArray[np.uint8]:
+    """Write a JSON array, one value after the other: so many objects at once keep the collector busy."""
     try:
-        return np.frombuffer(orjson.dumps(values, default=plain), np.uint8)
+        packed = b",".join([orjson.dumps(value, default=plain) for value in values])
     except TypeError as error:
         raise StoreError(f"a decision that waits cannot be kept: {error}") from error
+    return np.frombuffer(b"[" + packed + b"]", np.uint8)
 
 
 def _unpacked(data: NDArray[np.uint8]) -> Any:

@@ -38,6 +38,7 @@ __all__ = ["Alias", "Manifest", "Move", "SnapshotStore"]
 _FORMAT: Final = 1
 _SNAPSHOT: Final = re.compile(r"(\d{8,})\.safetensors")
 _ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+_TAIL_BYTES: Final = 4096  # of the history: more than two of its lines
 _ATTEMPTS: Final = 8  # of a reader whose snapshot is pruned between the alias and the file
 
 How: TypeAlias = Literal["set", "promote", "rollback", "drop"]
@@ -437,9 +438,9 @@ class SnapshotStore:
             "sequence": None if alias is None else alias.sequence,
             "version": None if alias is None else alias.version,
         }
-        lines, intact = self._history_lines()
+        last, intact = self._last_line()
         line = _line(move)
-        if lines and lines[-1] == line.rstrip(b"\n"):
+        if last == line:
             return
         file = self._path / "history.jsonl"
         try:
@@ -450,6 +451,23 @@ class SnapshotStore:
                 os.fsync(history.fileno())
         except OSError as error:
             raise StoreError(f"cannot write {file}: {error.strerror}") from error
+
+    def _last_line(self) -> tuple[bytes, int]:
+        """Return the last complete line of the history, and where it ends; without reading years of it."""
+        file = self._path / "history.jsonl"
+        try:
+            with open(file, "rb") as history:
+                size = history.seek(0, os.SEEK_END)
+                start = history.seek(max(size - _TAIL_BYTES, 0))
+                tail = history.read()
+        except FileNotFoundError:
+            return b"", 0
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        end = tail.rfind(b"\n") + 1
+        if not end and start:
+            raise StoreError(f"{file} is damaged: its last line has more than {_TAIL_BYTES} bytes")
+        return tail[tail.rfind(b"\n", 0, end - 1) + 1 : end] if end else b"", start + end
 
     def _history_lines(self) -> tuple[list[bytes], int]:
         """Return the complete lines of the history, and where they end."""

@@ -126,6 +126,38 @@ def test_drift_is_found_answered_and_a_candidate_promoted():
     assert opened.model is not None
 
 
+def test_a_learner_that_improves_is_not_restarted():
+    """ADWIN rings for a loss that falls, too, as it does while a learner gets better."""
+    rings = {
+        **WHOLE,
+        "drift": [{"kind": "adwin", "delta": 0.5, "direction": "both", "react": "warm_restart"}],
+    }
+    logs = {**WHOLE, "drift": [{"kind": "adwin", "delta": 0.5, "direction": "both", "react": "log"}]}
+    watched, left_alone = Engine(config.parse(rings)), Engine(config.parse(logs))
+    notices, _ = watched.progress(stream(1000)), left_alone.progress(stream(1000))
+    drifts = [notice for notice in notices if notice.what == "drift"]
+    assert drifts
+    assert all(n.evidence["after"] < n.evidence["before"] for n in drifts)
+    assert {n.evidence["reaction"] for n in drifts} == {"log"}
+    assert watched.metrics() == left_alone.metrics()
+
+
+def test_weight_zero_and_drift_do_not_depend_on_batches():
+    """An alarm is placed among all events, and what is forgotten among those that counted."""
+    events = stream(1500, drift_at=700)
+    silent = events.with_weights(np.where(np.arange(1500) % 5 < 2, 0.0, 1.0))
+    digests, alarms = set(), set()
+    for size in (1, 7, 256, 10_000):
+        engine = Engine(config.parse(WHOLE))
+        notices = finish(engine, silent, size)
+        digests.add(engine.digest())
+        alarms.add(tuple(n.event for n in notices if n.what == "drift"))
+    assert len(digests) == len(alarms) == 1
+    (found,) = alarms
+    assert any(700 < event < 900 for event in found)
+    assert all(silent.weights[event - 1] > 0 for event in found)
+
+
 def test_replay_does_not_touch_scores_before_it_is_learned():
     events = stream(16)
     with_replay, without = (

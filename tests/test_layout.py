@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "config": BELOW | {"events", "learners", "drift", "replay", "sources"},
     "engine": BELOW | {"events", "config", "learners", "drift", "replay", "metrics", "notices", "shadow"},
     "bandit_engine": BELOW | {"bandits", "decisions", "notices", "shadow"},
+    "bandit_config": BELOW | {"bandits", "config", "sources"},
     "tensors": BELOW,
     "snapshots": BELOW | {"bandits", "events", "learners", "tensors"},
     "checkpoints": BELOW | {"tensors"},
@@ -50,6 +51,7 @@ MAY_IMPORT = {
 }
 FRONTS = {
     "bandit_demo",
+    "bandit_evaluate",
     "runner",
     "evaluate",
     "report",

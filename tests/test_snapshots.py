@@ -472,3 +472,16 @@ def test_a_killed_writer_leaves_whole_snapshots_only(store):
     # The next writer of a file clears away what a killed one has left.
     litter = [name for name in os.listdir(store.path) if name.endswith(".tmp")]
     assert {name.split(".")[1] for name in litter} <= {"serving", f"{store.versions()[-1] + 1:08d}"}
+
+
+def test_a_long_history_costs_nothing(store, put, monkeypatch):
+    """A move reads the end of it, not the years before."""
+    first, second = put(), put()
+    for sequence in range(1, 60):
+        store.promote(first if sequence % 2 else second, sequence)
+    whole = store.history()
+    monkeypatch.setattr(type(store), "_history_lines", lambda _: pytest.fail("read it all"))
+    store.promote(second, 60)
+    monkeypatch.undo()
+    assert store.history()[:-1] == whole
+    assert store.history()[-1].sequence == 60

@@ -1,6 +1,6 @@
 """From the indices of the offered arms to a distribution over them: what all policies end with."""
 
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, fmin
 from libc.stdint cimport int64_t
 
 cdef enum:
@@ -49,14 +49,14 @@ cdef inline void histogram(
         for m in range(n):
             share[m] += row[m] == best[m]
     for m in range(n):
-        share[m] = 1.0 / (share[m] * n)
+        share[m] = 1.0 / share[m]
     for j in range(k):
         row = samples + j * n
         value = 0.0
         for m in range(n):
             if row[m] == best[m]:
                 value += share[m]
-        p[j] = value
+        p[j] = fmin(value / n, 1.0)  # thirds of ties may add up to a rounding error more
 
 
 cdef inline void settle(double* p, const int64_t* slots, Py_ssize_t k, double floor) noexcept nogil:

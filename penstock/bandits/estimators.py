@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from penstock._native.intervals import running_sum
 from penstock.bandits.intervals import Interval, LowerBound
-from penstock.bandits.terms import Terms
+from penstock.bandits.terms import Terms, weight_limit
 from penstock.errors import BadRecord, ConfigError
 from penstock.registry import resolve
 from penstock.state import State, prefixed, section
@@ -61,7 +61,6 @@ ESTIMATORS: Final[Mapping[str, str]] = {
     "replay": "penstock.bandits.estimators:Replay",
 }
 
-_ROUNDING: Final = 1e-6  # of propensities in a log: they may be float32, or have six decimals
 _NOTHING: Final = "no decision has counted so far"
 _DEFAULT_CLIP: Final = 10.0  # a decision that stands for more than ten others says little about them
 
@@ -139,7 +138,7 @@ class _Average:
     ) -> None:
         self._low, self._high = checked_range(reward_range)
         self._max_weight = max_weight
-        self._limit = None if max_weight is None else _limit(max_weight)
+        self._limit = None if max_weight is None else weight_limit(max_weight)
         self._sums = [0.0, 0.0]  # of count * outcome, of count
         self._lower, self._upper = map(LowerBound, floors)
         self._unit = 0.0  # the count that all events have, as far as the interval goes
@@ -272,7 +271,7 @@ class IPS(_Average):
         self, *, reward_range: Sequence[float] = (0.0, 1.0), max_weight: float | None = None
     ) -> None:
         bound = checked_max_weight(max_weight)
-        super().__init__(reward_range, bound, (0.0, 0.0 if bound is None else _limit(bound) - 1.0))
+        super().__init__(reward_range, bound, (0.0, 0.0 if bound is None else weight_limit(bound) - 1.0))
 
     def _outcomes(self, terms: Terms) -> NDArray[np.float64]:
         return terms.weights * terms.rewards
@@ -419,7 +418,7 @@ class DR(_Average):
         self, *, reward_range: Sequence[float] = (0.0, 1.0), max_weight: float | None = None
     ) -> None:
         bound = checked_max_weight(max_weight)
-        super().__init__(reward_range, bound, (0.0, 0.0) if bound is None else (_limit(bound),) * 2)
+        super().__init__(reward_range, bound, (0.0, 0.0) if bound is None else (weight_limit(bound),) * 2)
 
     def _outcomes(self, terms: Terms) -> NDArray[np.float64]:
         predicted, expected = terms.model(self._low, self._high)
@@ -562,10 +561,6 @@ class Replay(_Average):
     def value(self) -> float:
         """The estimate; NaN before there is any, and once a weight was above `max_weight`."""
         return math.nan if self._void.startswith("a weight") else super().value
-
-
-def _limit(max_weight: float) -> float:
-    return max_weight * (1.0 + _ROUNDING)
 
 
 def shrunk(weights: NDArray[np.float64], shrinkage: float) -> NDArray[np.float64]:

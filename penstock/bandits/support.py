@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from penstock._native.intervals import running_sum
 from penstock.bandits.estimators import checked_max_weight
 from penstock.bandits.intervals import Interval, LowerBound
-from penstock.bandits.terms import Terms
+from penstock.bandits.terms import Terms, weight_limit
 from penstock.decisions import Logged
 from penstock.state import State, prefixed, section
 
@@ -71,7 +71,7 @@ class SupportMonitor:
 
     def __init__(self, *, max_weight: float | None = None) -> None:
         self._declared = checked_max_weight(max_weight)
-        self._limit = _HOPELESS if max_weight is None else max_weight * (1.0 + 1e-6)
+        self._limit = _HOPELESS if max_weight is None else weight_limit(max_weight)
         self._sums = [0.0, 0.0, 0.0]  # of count * w, its square, and the probability beyond the limit
         self._largest = 0.0
         self._above = LowerBound()  # on the mean of w

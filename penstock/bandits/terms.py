@@ -13,7 +13,7 @@ from penstock._native.intervals import expectations
 from penstock.decisions import Logged
 from penstock.errors import BadRecord
 
-__all__ = ["Column", "Terms", "expected_under"]
+__all__ = ["Column", "Terms", "expected_under", "weight_limit"]
 
 Column: TypeAlias = "NDArray[np.float64] | Sequence[float]"
 
@@ -184,6 +184,11 @@ class Terms:
             predicted=None if self.predicted is None else self.predicted[positions],
             expected=None if self.expected is None else self.expected[positions],
         )
+
+
+def weight_limit(max_weight: float) -> float:
+    """Return what a weight that is at most `max_weight` may look like, with rounded propensities."""
+    return max_weight * (1.0 + _ROUNDING)
 
 
 def expected_under(

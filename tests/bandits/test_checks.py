@@ -36,6 +36,8 @@ class Case:
         return frozenset(inspect.signature(resolve(self.kind, POLICIES, what="policy")).parameters)
 
 
+SMALL = {"kind": "sgd", "bits": 12}
+
 # Every registered policy, and the parameters that change what it does most. To add one, add a line.
 CONSTRUCTIONS: Mapping[str, Case] = {
     "uniform": Case("uniform"),
@@ -69,10 +71,34 @@ CONSTRUCTIONS: Mapping[str, Case] = {
     "logistic_thompson-diagonal": Case("logistic_thompson", {"diagonal": True, "discount": 0.99}),
     "logistic_thompson-shared": Case("logistic_thompson", {"shared": True, "draws": 30}),
     "logistic_thompson-shared-diagonal": Case("logistic_thompson", {"shared": True, "diagonal": True}),
+    "squarecb": Case("squarecb"),
+    "squarecb-vw": Case("squarecb", {"learner": {"kind": "vw", "args": "-q :a"}}),
+    "greedy": Case("greedy", {"learner": SMALL}),
+    "greedy-ips": Case("greedy", {"learner": SMALL, "cost_type": "ips", "decays": True}),
+    "greedy-dr": Case("greedy", {"learner": SMALL, "cost_type": "dr", "floor": 0.02}),
+    "boltzmann": Case("boltzmann", {"learner": SMALL, "cost_type": "mtr"}),
+    "bagging": Case("bagging", {"learner": SMALL}),
+    "bagging-dr": Case("bagging", {"learner": SMALL, "cost_type": "dr", "greedify": True, "size": 3}),
+    "cover": Case("cover", {"learner": SMALL}),
+    "cover-epsilon": Case("cover", {"learner": SMALL, "epsilon": 0.2, "uniform": False, "size": 4}),
+    "regcb": Case("regcb", {"learner": SMALL}),
+    "regcb-elimination": Case("regcb", {"learner": SMALL, "elimination": True, "cost_type": "mtr"}),
+    "vw": Case("vw"),
+    "vw-cover": Case("vw", {"args": "--cover 3 -q :a", "floor": 0.05}),
+    "vw-bag": Case("vw", {"args": "--bag 3 -q :a -b 12"}),
 }
 
 EXPECTED_FAILURES: Mapping[tuple[str, str], str] = {
     ("uniform", "check_beats_uniform"): "it is uniform",
+    ("squarecb-vw", "check_bounded_memory"): "a saved model holds the weights that are not zero only",
+    **{
+        (name, check): reason
+        for name in ("vw", "vw-cover", "vw-bag")
+        for check, reason in (
+            ("check_bounded_memory", "a saved model holds the weights that are not zero only"),
+            ("check_extremes_stay_finite", "weights are repetitions, costs float32: such are refused"),
+        )
+    },
 }
 
 
@@ -153,6 +179,7 @@ def is_distribution(probabilities: np.ndarray, starts: np.ndarray) -> None:
     assert probabilities.shape == (starts[-1],)
     assert np.isfinite(probabilities).all()
     assert (probabilities >= 0).all()
+    assert (probabilities <= 1).all()  # or it could not be logged
     for event in events_of(probabilities, starts):
         assert abs(event.sum() - 1.0) < 1e-9
 

@@ -1,0 +1,213 @@
+"""The offline front of bandit pipelines: policies side by side, in simulation or on a log."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from penstock import bandits, sources
+from penstock.bandit_config import BanditPipeline, Log, Simulated
+from penstock.bandits.environment import Environment, as_bandit, simulate
+from penstock.bandits.off_policy import Report, evaluate_policies
+from penstock.codecs.decision_table import DecisionTable
+from penstock.codecs.decisions import DecisionJSON, LogCodec
+from penstock.codecs.dsjson import DSJSON
+from penstock.decisions import Logged
+from penstock.errors import ConfigError, DataError
+from penstock.events import Batch, Task
+from penstock.sources.decision_log import read_log
+from penstock.state import State, digest, prefixed
+
+__all__ = ["BanditEvaluation", "evaluate"]
+
+_UNIFORM = "uniform"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BanditEvaluation:
+    """What an evaluation of policies found.
+
+    Attributes
+    ----------
+    policies : mapping of name to numbers
+        In simulation ``reward`` (mean), ``regret`` (sum, against the best action of each event) and
+        ``window_reward`` (the last tenth); on a log ``<estimator>``, ``<estimator>_lower`` and ``_upper``,
+        ``ess``, ``max_weight``. What is not known is left out.
+    baselines : mapping of name to numbers
+        Chance, and in simulation the one action that would have been best for all events.
+    reasons : mapping of name to str
+        Why there is no estimate of a policy's value on this log.
+    """
+
+    events: int
+    rejected: int
+    seconds: float
+    digest: str
+    policies: Mapping[str, Mapping[str, float]]
+    baselines: Mapping[str, Mapping[str, float]]
+    reasons: Mapping[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
+        return {
+            "events": self.events,
+            "rejected": self.rejected,
+            "seconds": round(self.seconds, 3),
+            "digest": self.digest,
+            "learners": dict(self.policies),
+            "baselines": dict(self.baselines),
+            "reasons": dict(self.reasons),
+            "drifts": [],
+            "promotions": [],
+        }
+
+    def table(self) -> Iterator[str]:
+        """Lines of the final table."""
+        rows = {**self.policies, **self.baselines}
+        names = list(dict.fromkeys(name for scores in rows.values() for name in scores))
+        width = max(len(name) for name in rows) + 2
+        yield " " * width + "".join(f"{name:>15}" for name in names)
+        for policy, scores in rows.items():
+            if policy == next(iter(self.baselines)):
+                yield "-" * (width + 15 * len(names))
+            cells = "".join(f"{scores[n]:>15.4f}" if n in scores else f"{'-':>15}" for n in names)
+            yield f"{policy:<{width}}{cells}  {self.reasons.get(policy, '')}".rstrip()
+
+
+def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEvaluation:
+    """Run every policy of a bandit pipeline, each on its own, and chance beside them.
+
+    Parameters
+    ----------
+    pipeline : BanditPipeline
+    limit : int, optional
+        Stop after so many events.
+
+    Raises
+    ------
+    DataError
+        If the source cannot be used, or holds no decision.
+    """
+    started = time.perf_counter()
+    policies = {
+        name: bandits.build(spec.kind, seed=pipeline.seed, **spec.parameters)
+        for name, spec in pipeline.policies.items()
+    }
+    source = pipeline.source
+    if isinstance(source, Log):
+        found = _on_log(pipeline, source, policies, limit)
+    else:
+        found = _simulated(pipeline, source, policies, limit)
+    state: State = {}
+    for name, policy in policies.items():
+        state |= prefixed(policy.state(), name)
+    return BanditEvaluation(**found, digest=digest(state), seconds=time.perf_counter() - started)
+
+
+def _simulated(
+    pipeline: BanditPipeline, source: Simulated, policies: Mapping[str, bandits.Policy], limit: int | None
+) -> dict[str, Any]:
+    environment, rejected = _environment(pipeline, source, limit)
+    n = len(environment)
+    late = max(1, n // 10)
+    scores: dict[str, dict[str, float]] = {}
+    for name, policy in {**policies, _UNIFORM: bandits.build(_UNIFORM, seed=pipeline.seed)}.items():
+        result = simulate(policy, environment)
+        scores[name] = {
+            "reward": result.average_reward,
+            "window_reward": float(result.rewards[-late:].mean()),
+            "regret": float(result.regret[-1]),
+        }
+    best = int(np.argmax(environment.rewards.sum(axis=0)))
+    fixed = environment.rewards[:, best]
+    baselines = {
+        _UNIFORM: scores.pop(_UNIFORM),
+        "best_fixed": {
+            "reward": float(fixed.mean()),
+            "window_reward": float(fixed[-late:].mean()),
+            "regret": float((environment.rewards.max(axis=1) - fixed).sum()),
+        },
+    }
+    return {"events": n, "rejected": rejected, "policies": scores, "baselines": baselines, "reasons": {}}
+
+
+def _environment(pipeline: BanditPipeline, source: Simulated, limit: int | None) -> tuple[Environment, int]:
+    events = sources.build(source.of.kind, Task("multiclass"), **source.of.parameters)
+    parts: list[Batch] = []
+    rejected = n = 0
+    for chunk in events.chunks(None, 4096):
+        parts.append(chunk.batch)
+        rejected += len(chunk.rejected)
+        n += len(chunk.batch)
+        if limit is not None and n >= limit:
+            break
+    if not n:
+        raise DataError("no event could be used to make an environment of")
+    batch = Batch.concat(parts)
+    if limit is not None:
+        batch = batch.slice(0, min(limit, n))
+    environment = as_bandit(batch, drift_at=source.drift_at, pipeline=pipeline.name, seed=pipeline.seed)
+    return environment, rejected
+
+
+def _on_log(
+    pipeline: BanditPipeline, source: Log, policies: Mapping[str, bandits.Policy], limit: int | None
+) -> dict[str, Any]:
+    rejected = 0
+
+    def log() -> Iterator[Logged]:
+        nonlocal rejected
+        room = math.inf if limit is None else limit
+        for records, bad in read_log(source.path, _codec(source, pipeline.name)):
+            rejected += len(bad)
+            logged = records.logged
+            yield logged if len(logged) <= room else logged.slice(0, int(room))
+            room -= len(logged)
+            if room <= 0:
+                return
+
+    report = evaluate_policies(
+        log(),
+        {**policies, _UNIFORM: bandits.build(_UNIFORM).freeze()},
+        estimators=pipeline.estimators,
+        alpha=pipeline.alpha,
+        reward_range=pipeline.reward_range,
+        max_weight=pipeline.max_weight,
+    )
+    if not report.n_events:
+        raise DataError(f"{source.path}: no decision could be used, {rejected:,} records are bad")
+    scores = {name: _estimates(report, name) for name in report.policies}
+    return {
+        "events": report.n_events,
+        "rejected": rejected,
+        "policies": {name: scores[name] for name in policies},
+        "baselines": {"logged": {"reward": report.mean_reward}, _UNIFORM: scores[_UNIFORM]},
+        "reasons": {name: p.support.reason for name, p in report.policies.items() if p.support.reason},
+    }
+
+
+def _codec(source: Log, pipeline: str) -> LogCodec:
+    try:
+        if source.format == "dsjson":
+            return DSJSON(pipeline=pipeline, **source.options)
+        if source.format == "table":
+            return DecisionTable(pipeline=pipeline, **source.options)
+        return DecisionJSON(pipeline=pipeline, **source.options)
+    except TypeError as error:
+        raise ConfigError(f"`source.options`: {error}") from error
+
+
+def _estimates(report: Report, name: str) -> dict[str, float]:
+    policy = report.policies[name]
+    scores: dict[str, float] = {}
+    for estimator, estimate in policy.estimates.items():
+        scores[estimator] = estimate.value
+        scores[f"{estimator}_lower"] = estimate.interval.lower
+        scores[f"{estimator}_upper"] = estimate.interval.upper
+    scores |= {"ess": policy.support.ess, "max_weight": policy.support.max_weight}
+    return {key: value for key, value in scores.items() if math.isfinite(value)}
