@@ -21,9 +21,9 @@ _METHOD: Final = """\
 The same events as files, all in the page cache. *Penstock evaluate* is the function behind the command,
 from opening the file to the digest of the final state: every line read, checked, hashed, predicted, scored
 by all metrics beside both baselines, learned. VW is its own file driver, which the Python package runs for
-a workspace with `-d`: it keeps one loss. Its JSON driver decodes in a thread of its own, so look at the CPU
-time too. VW is given `--chain_hash` with JSON, which makes its model the same as Penstock's, to the printed
-digits of the loss. Its cache is its own binary format, written beforehand, with names hashed already.
+a workspace with `-d`: it keeps one loss. It parses in a thread of its own, so look at the CPU time too. VW
+is given `--chain_hash` with JSON, which makes its model the same as Penstock's, to the printed digits of
+the loss. Its cache is its own binary format, written beforehand, with names hashed already.
 
 The floors: reading the bytes, and `orjson.loads` of each line."""
 

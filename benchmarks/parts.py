@@ -22,8 +22,8 @@ _TICK: Final = 256  # events at a time, as the engine hands them over
 _METHOD_DRIFT: Final = """\
 Losses between 0 and 1 whose mean rises from 0.25 to 0.5 at each quarter of the stream and falls back at the
 next. Penstock's detector takes them 256 at a time, as the engine hands them over; River's one by one, as
-River does. Both are the same algorithm with the same parameters (`delta=0.002, clock=32`), and find the
-same alarms."""
+River does. Both are the same algorithm with the same parameters (`delta=0.002, clock=32`), and the table
+shows how many alarms each found."""
 
 _METHOD_METRICS: Final = """\
 Predicted probabilities and labels, 256 at a time for Penstock: eleven metrics over everything, over a

@@ -84,6 +84,6 @@ def parse(given: Mapping[str, Any], *, where: str = "configuration") -> BanditPi
     >>> parse({"task": "bandit", "source": source, "policies": {"a": {"kind": "greedy", "color": 2}}})
     Traceback (most recent call last):
         ...
-    penstock.errors.ConfigError: configuration: `policies.a.color`: unknown key (known are cost_type)
+    penstock.errors.ConfigError: configuration: `policies.a.color`: unknown key (did you mean `floor`?)
     """
     return validated(BanditPipeline, given, where=where)

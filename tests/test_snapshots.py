@@ -328,7 +328,7 @@ def test_a_newer_format_is_refused(store, put):
     ("kind", "state", "expected"),
     [
         ("sdg", {}, "no learner is called 'sdg' (did you mean 'sgd'?)"),
-        ("steady_learner:Gone", {}, "module 'steady_learner' has no 'Gone'"),
+        ("steady_learner:Gone", {}, "module 'steady_learner' has no class 'Gone'"),
         ("steady_learner:Steady", {}, "'steady_learner:Steady' cannot load it: KeyError: 'n_classes'"),
     ],
 )
@@ -476,7 +476,7 @@ def test_a_killed_writer_leaves_whole_snapshots_only(store):
 
 def test_a_long_history_costs_nothing(store, put, monkeypatch):
     """A move reads the end of it, not the years before."""
-    first, second = put(), put()
+    first, second = put(1), put(2)
     for sequence in range(1, 60):
         store.promote(first if sequence % 2 else second, sequence)
     whole = store.history()

@@ -16,7 +16,7 @@ from penstock.decisions import Logged, Offers
 from penstock.errors import StoreError
 from penstock.state import State
 
-__all__ = ["ArmPolicy", "Roster", "Slots", "required_count", "required_json"]
+__all__ = ["ArmPolicy", "Outcomes", "Roster", "Slots", "required_count", "required_json"]
 
 _RETIRED = -1
 
@@ -31,6 +31,18 @@ class Slots:
         self.slots = np.empty(m, np.int64)
         self.hashes = np.empty(m, np.uint64)
         look_up(roster.index, offers.arms, self.slots, self.hashes)
+
+
+class Outcomes:
+    """What was chosen and what came of it, as kernels want it."""
+
+    __slots__ = ("chosen", "propensities", "rewards", "weights")
+
+    def __init__(self, logged: Logged) -> None:
+        self.chosen = np.ascontiguousarray(logged.chosen, np.int64)
+        self.propensities = np.ascontiguousarray(logged.propensities, np.float64)
+        self.rewards = np.ascontiguousarray(logged.rewards, np.float64)
+        self.weights = np.ascontiguousarray(logged.weights, np.float64)
 
 
 class Roster:

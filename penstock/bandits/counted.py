@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock._native.tally import RULES, STATS, TOTALS, Tally
-from penstock.bandits.arms import ArmPolicy, Roster, Slots, required_json
+from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json
 from penstock.bandits.base import exact
 from penstock.decisions import Logged, Offers
 from penstock.errors import ConfigError, StoreError
@@ -38,6 +38,7 @@ class _Counts:
 
     def run(self, offers: Offers, logged: Logged | None, out: NDArray[np.float64] | None) -> None:
         found = Slots(self.roster, offers)
+        outcomes = Outcomes(logged) if logged else None
         self.kernel.run(
             self.stats,
             self.totals,
@@ -47,10 +48,10 @@ class _Counts:
             found.slots,
             found.hashes,
             offers.keys,
-            logged.chosen if logged else None,
-            logged.propensities if logged else None,
-            logged.rewards if logged else None,
-            logged.weights if logged else None,
+            outcomes.chosen if outcomes else None,
+            outcomes.propensities if outcomes else None,
+            outcomes.rewards if outcomes else None,
+            outcomes.weights if outcomes else None,
             out,
         )
 

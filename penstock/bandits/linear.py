@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock._native.posterior import EXPLORE, HEAD, TOTALS, FeatureIndex, Model
-from penstock.bandits.arms import ArmPolicy, Roster, Slots, required_json
+from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json
 from penstock.bandits.base import exact
 from penstock.decisions import Logged, Offers
 from penstock.errors import StoreError
@@ -193,6 +193,7 @@ class _Tables:
         offers = logged.offers
         found = Slots(self.roster, offers)
         contexts, actions = _columns(offers.contexts), _columns(offers.actions)
+        outcomes = Outcomes(logged)
         done = 0
         while True:
             own, common = self.own, self.common
@@ -210,9 +211,9 @@ class _Tables:
                 offers.keys,
                 contexts,
                 actions,
-                logged.chosen,
-                logged.rewards,
-                logged.weights,
+                outcomes.chosen,
+                outcomes.rewards,
+                outcomes.weights,
                 out,
                 done,
             )

@@ -9,7 +9,7 @@ from typing import Final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.features import encode_rows, hash_feature
+from penstock._native.features import encode_rows
 from penstock._native.pairs import n_entries, pair_rows
 from penstock.decisions import Offers
 from penstock.events import Batch, Features, Row
@@ -28,7 +28,10 @@ class _Identities(dict[str, int]):
     def __missing__(self, arm: str) -> int:
         if len(self) >= _REMEMBERED:
             self.clear()
-        self[arm] = index = hash_feature(f"id={arm}", ACTION)
+        features, bad = encode_rows([{ACTION: {"id": arm}}])
+        for _, error in bad:
+            raise error
+        self[arm] = index = int(features.indices[0])
         return index
 
 

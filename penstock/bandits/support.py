@@ -143,7 +143,7 @@ class SupportMonitor:
         if not n:
             return Interval.none("no decision has counted so far")
         lower = max(self._above.value(_MEAN_ALPHA / 2.0), 0.0)
-        if self._declared is None:
+        if self._declared is None or self._largest > self._limit:
             return Interval(lower, math.inf)
         return Interval(lower, 1.0 - self._below.value(_MEAN_ALPHA / 2.0))
 

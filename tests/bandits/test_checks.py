@@ -90,7 +90,6 @@ CONSTRUCTIONS: Mapping[str, Case] = {
 
 EXPECTED_FAILURES: Mapping[tuple[str, str], str] = {
     ("uniform", "check_beats_uniform"): "it is uniform",
-    ("squarecb-vw", "check_bounded_memory"): "a saved model holds the weights that are not zero only",
     **{
         (name, check): reason
         for name in ("vw", "vw-cover", "vw-bag")
