@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
 from penstock import bandits, sources
+from penstock.bandit_engine import BanditRules, PolicySpec
 from penstock.bandits.estimators import ESTIMATORS
-from penstock.config import Component, ComponentName, PipelineName, Registered, Strict, validated
+from penstock.config import (
+    CheckpointSpec,
+    Component,
+    ComponentName,
+    DeadLetterSpec,
+    PipelineName,
+    Registered,
+    ShadowSpec,
+    SnapshotsSpec,
+    Strict,
+    validated,
+)
 from penstock.errors import ConfigError
+from penstock.joiner import Aggregate, Joiner
+from penstock.shadow import ShadowRules
 
 __all__ = ["BanditPipeline", "parse"]
 
-PolicySpec = Annotated[Component, Registered(bandits.POLICIES, "policy")]
+DEFAULT_MAX_WEIGHT = 20.0
+
+PolicyComponent = Annotated[Component, Registered(bandits.POLICIES, "policy")]
 EventSource = Annotated[Component, Registered(sources.SOURCES, "source")]
 
 
@@ -36,17 +54,42 @@ class Log(Strict):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class Followed(Strict):
+    """Decisions and rewards as `Predictor.act` and `Predictor.reward` log them, in a directory."""
+
+    kind: Literal["feedback"]
+    path: str
+    follow: bool = False
+    poll_s: Annotated[float, Gt(0)] = 0.1
+
+
+class RewardRules(Strict):
+    """How rewards are joined to decisions; see `penstock.joiner.Joiner`."""
+
+    window_s: Annotated[float, Ge(0)] = 600.0
+    default_reward: float | None = 0.0
+    aggregate: Aggregate = "last"
+    lateness_s: Annotated[float, Ge(0)] = 60.0
+    max_pending: Annotated[int, Ge(1)] = 1_000_000
+
+
 class BanditPipeline(Strict):
     """One bandit pipeline: where decisions come from, which policies there are, how they are judged."""
 
     name: PipelineName = "pipeline"
     task: Literal["bandit"]
-    source: Annotated[Simulated | Log, Field(discriminator="kind")]
-    policies: Annotated[dict[ComponentName, PolicySpec], Field(min_length=1)]
+    source: Annotated[Simulated | Log | Followed, Field(discriminator="kind")]
+    policies: Annotated[dict[ComponentName, PolicyComponent], Field(min_length=1)]
     estimators: tuple[str, ...] = ("dr", "ips", "snips")
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
     reward_range: tuple[float, float] = (0.0, 1.0)
     max_weight: Annotated[float, Ge(1)] | None = None
+    rewards: RewardRules = RewardRules()
+    shadow: ShadowSpec = ShadowSpec()
+    snapshots: SnapshotsSpec | None = None
+    checkpoint: CheckpointSpec | None = None
+    dead_letters: DeadLetterSpec = DeadLetterSpec()
+    tick: Annotated[int, Ge(1), Le(1_000_000)] = 256
     seed: Annotated[int, Ge(0)] = 0
 
     @model_validator(mode="after")
@@ -60,6 +103,39 @@ class BanditPipeline(Strict):
         if not self.reward_range[0] < self.reward_range[1]:
             raise ValueError(f"`reward_range`: expected the lower bound first, got {list(self.reward_range)}")
         return self
+
+    @property
+    def rules(self) -> BanditRules:
+        """What the engine is to do; effects, here in the unit of rewards, are brought to the gate's scale."""
+        max_weight = self.max_weight or DEFAULT_MAX_WEIGHT
+        low, high = self.reward_range
+        given = self.shadow.model_dump()
+        given["min_effect"] /= (high - low) * max_weight
+        return BanditRules(
+            policies={n: PolicySpec(kind=p.kind, parameters=p.parameters) for n, p in self.policies.items()},
+            shadow=ShadowRules(**given),
+            reward_range=self.reward_range,
+            max_weight=max_weight,
+            estimators=self.estimators,
+            tick=self.tick,
+            seed=self.seed,
+        )
+
+    def with_source(self, *, follow: bool) -> BanditPipeline:
+        """Return the same pipeline, waiting at the end of its feedback or not."""
+        if not isinstance(self.source, Followed):
+            raise ConfigError(f"source {self.source.kind!r} does not take follow")
+        return self.model_copy(update={"source": self.source.model_copy(update={"follow": follow})})
+
+    def joiner(self) -> Joiner:
+        """Make what joins rewards to decisions."""
+        return Joiner(**self.rewards.model_dump())
+
+    def hash(self) -> str:
+        """Hex SHA-256 of everything that the engine's state depends on."""
+        given = self.model_dump(mode="json", exclude={"source", "snapshots", "checkpoint", "dead_letters"})
+        given["policies"] = list(given["policies"].items())
+        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def restricted(self, names: list[str]) -> BanditPipeline:
         """Return the same pipeline with only the policies `names`."""

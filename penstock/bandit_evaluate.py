@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from penstock import bandits, sources
-from penstock.bandit_config import BanditPipeline, Log, Simulated
+from penstock.bandit_config import BanditPipeline, Followed, Log, Simulated
 from penstock.bandits.environment import Environment, as_bandit, simulate
 from penstock.bandits.off_policy import Report, evaluate_policies
 from penstock.codecs.decision_table import DecisionTable
@@ -20,7 +20,9 @@ from penstock.codecs.dsjson import DSJSON
 from penstock.decisions import Logged
 from penstock.errors import ConfigError, DataError
 from penstock.events import Batch, Task
+from penstock.logs import to_logged
 from penstock.sources.decision_log import read_log
+from penstock.sources.feedback import FeedbackSource
 from penstock.state import State, digest, prefixed
 
 __all__ = ["BanditEvaluation", "evaluate"]
@@ -99,10 +101,10 @@ def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEva
         for name, spec in pipeline.policies.items()
     }
     source = pipeline.source
-    if isinstance(source, Log):
-        found = _on_log(pipeline, source, policies, limit)
-    else:
+    if isinstance(source, Simulated):
         found = _simulated(pipeline, source, policies, limit)
+    else:
+        found = _on_log(pipeline, source, policies, limit)
     state: State = {}
     for name, policy in policies.items():
         state |= prefixed(policy.state(), name)
@@ -156,16 +158,19 @@ def _environment(pipeline: BanditPipeline, source: Simulated, limit: int | None)
 
 
 def _on_log(
-    pipeline: BanditPipeline, source: Log, policies: Mapping[str, bandits.Policy], limit: int | None
+    pipeline: BanditPipeline,
+    source: Log | Followed,
+    policies: Mapping[str, bandits.Policy],
+    limit: int | None,
 ) -> dict[str, Any]:
     rejected = 0
 
     def log() -> Iterator[Logged]:
         nonlocal rejected
         room = math.inf if limit is None else limit
-        for records, bad in read_log(source.path, _codec(source, pipeline.name)):
-            rejected += len(bad)
-            logged = records.logged
+        read = _joined(pipeline, source) if isinstance(source, Followed) else _read(pipeline, source)
+        for logged, n_bad in read:
+            rejected += n_bad
             yield logged if len(logged) <= room else logged.slice(0, int(room))
             room -= len(logged)
             if room <= 0:
@@ -189,6 +194,23 @@ def _on_log(
         "baselines": {"logged": {"reward": report.mean_reward}, _UNIFORM: scores[_UNIFORM]},
         "reasons": {name: p.support.reason for name, p in report.policies.items() if p.support.reason},
     }
+
+
+def _read(pipeline: BanditPipeline, source: Log) -> Iterator[tuple[Logged, int]]:
+    for records, bad in read_log(source.path, _codec(source, pipeline.name)):
+        yield records.logged, len(bad)
+
+
+def _joined(pipeline: BanditPipeline, source: Followed) -> Iterator[tuple[Logged, int]]:
+    """Join what applications have logged; at the end, what still waits gets what it has."""
+    joiner = pipeline.joiner()
+    for chunk in FeedbackSource(source.path).chunks(None, 4096):
+        joined = joiner.take(chunk.batch)
+        logged, unusable = to_logged(joined.decisions, joined.rewards, pipeline=pipeline.name)
+        yield logged, len(chunk.rejected) + len(unusable)
+    joined = joiner.flush()
+    logged, unusable = to_logged(joined.decisions, joined.rewards, pipeline=pipeline.name)
+    yield logged, len(unusable)
 
 
 def _codec(source: Log, pipeline: str) -> LogCodec:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock.errors import ConfigError, PenstockError
 
 if TYPE_CHECKING:
+    from penstock.bandit_config import BanditPipeline
     from penstock.config import Pipeline
 
 __all__ = ["main"]
@@ -183,11 +184,10 @@ def _is_bandit(arguments: argparse.Namespace) -> bool:
     return config.read(arguments.config).get("task") == "bandit"
 
 
-def _evaluate_policies(arguments: argparse.Namespace) -> int:
-    from penstock import bandit_config, bandit_evaluate, config
+def _bandit_pipeline(arguments: argparse.Namespace, *, kind: str = "log") -> BanditPipeline:
+    """Read a bandit pipeline; `kind` is what ``--data`` names."""
+    from penstock import bandit_config, config
 
-    if arguments.report is not None:
-        raise ConfigError("--report: there is no page for bandit pipelines yet")
     given = config.read(arguments.config)
     given.setdefault("name", arguments.config.stem)
     if arguments.seed is not None:
@@ -202,7 +202,15 @@ def _evaluate_policies(arguments: argparse.Namespace) -> int:
     pipeline = bandit_config.parse(given, where=str(arguments.config))
     if arguments.learner:
         pipeline = pipeline.restricted(arguments.learner)
-    result = bandit_evaluate.evaluate(pipeline, limit=arguments.limit)
+    return pipeline
+
+
+def _evaluate_policies(arguments: argparse.Namespace) -> int:
+    from penstock import bandit_evaluate
+
+    if arguments.report is not None:
+        raise ConfigError("--report: there is no page for bandit pipelines yet")
+    result = bandit_evaluate.evaluate(_bandit_pipeline(arguments), limit=arguments.limit)
     if not arguments.quiet or not arguments.json:
         print(*result.table(), sep="\n", file=sys.stderr)
     if not arguments.quiet:
@@ -219,10 +227,8 @@ def _evaluate_policies(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from penstock import runner
 
-    if _is_bandit(arguments):
-        raise ConfigError("`penstock run` does not take bandit pipelines yet; `penstock evaluate` does")
-
-    pipeline = _pipeline(arguments)
+    bandit = _is_bandit(arguments)
+    pipeline = _bandit_pipeline(arguments, kind="feedback") if bandit else _pipeline(arguments)
     if arguments.follow:
         pipeline = pipeline.with_source(follow=True)
     stop = False

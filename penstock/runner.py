@@ -14,17 +14,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 from penstock import checkpoints, sources
+from penstock.bandit_config import BanditPipeline, Followed
 from penstock.checkpoints import Checkpoint
 from penstock.config import Pipeline
 from penstock.dead_letters import DeadLetters
 from penstock.engine import Engine
 from penstock.errors import ConfigError, StoreError
+from penstock.joined_engine import JoinedEngine
 from penstock.notices import Notice
 from penstock.snapshots import SnapshotStore
-from penstock.sources import Chunk, Position
+from penstock.sources import Position, Rejected
+from penstock.sources.feedback import FeedbackSource
+from penstock.state import State
 from penstock.tensors import signing_key
 
 __all__ = ["Outcome", "run"]
@@ -59,8 +63,41 @@ class Outcome:
     stopped: bool
 
 
+AnyPipeline: TypeAlias = "Pipeline | BanditPipeline"
+
+
+class _Engine(Protocol):
+    """What the runner needs of an engine."""
+
+    @property
+    def n_events(self) -> int: ...
+    @property
+    def classes(self) -> list[str]: ...
+    def ticks(self, events: Any) -> Iterator[Any]: ...
+    def progress(self, events: Any) -> list[Notice]: ...
+    def metrics(self) -> dict[str, dict[str, float]]: ...
+    def state(self) -> State: ...
+    def restore(self, state: State) -> None: ...
+    def digest(self) -> str: ...
+
+
+class _Read(Protocol):
+    """What the runner needs of what a source gives."""
+
+    @property
+    def batch(self) -> Any: ...
+    @property
+    def rejected(self) -> tuple[Rejected, ...]: ...
+    @property
+    def position(self) -> Position: ...
+
+
+class _Source(Protocol):
+    def chunks(self, position: Position | None, size: int) -> Iterator[_Read]: ...
+
+
 def run(
-    pipeline: Pipeline,
+    pipeline: AnyPipeline,
     *,
     batch: int = _BATCH,
     should_stop: Callable[[], bool] = lambda: False,
@@ -70,7 +107,7 @@ def run(
 
     Parameters
     ----------
-    pipeline : Pipeline
+    pipeline : Pipeline or BanditPipeline
     batch : int
         Events read at a time; also how many are learned at most between two looks at `should_stop`.
     should_stop : callable
@@ -93,12 +130,10 @@ def run(
 
 
 class _Run:
-    def __init__(self, pipeline: Pipeline, on_notice: Callable[[Notice], None] | None) -> None:
+    def __init__(self, pipeline: AnyPipeline, on_notice: Callable[[Notice], None] | None) -> None:
         self._pipeline = pipeline
         self._on_notice = on_notice or _say
-        self._engine = Engine(pipeline)
-        source = pipeline.source
-        self._source = sources.build(source.kind, pipeline.learning_task, **source.parameters)
+        self._engine, self._source = _parts(pipeline)
         self._store: SnapshotStore | None = None
         self._keep = 0
         self._first_version = self._first_sequence = 0
@@ -152,7 +187,7 @@ class _Run:
             stopped=stopped,
         )
 
-    def _learn(self, chunk: Chunk) -> None:
+    def _learn(self, chunk: _Read) -> None:
         if self._position is None:
             # The very beginning is a place to come back to as well: a run that dies before its next
             # checkpoint gives its snapshots the same numbers again. And a disk that is full says so now.
@@ -235,13 +270,27 @@ class _Run:
         return checkpoints.load(spec.path, config_hash=self._pipeline.hash(), trust_pickle=spec.trust_pickle)
 
 
+def _parts(pipeline: AnyPipeline) -> tuple[_Engine, _Source]:
+    """Build what a pipeline is made of: the engine that learns, and the source that feeds it."""
+    if isinstance(pipeline, BanditPipeline):
+        if not isinstance(pipeline.source, Followed):
+            raise ConfigError("`source.kind`: the daemon of a bandit pipeline reads `feedback`")
+        feedback = FeedbackSource(
+            pipeline.source.path, follow=pipeline.source.follow, poll_s=pipeline.source.poll_s
+        )
+        return JoinedEngine(pipeline.rules, pipeline.joiner(), pipeline=pipeline.name), feedback
+    source = pipeline.source
+    return Engine(pipeline), sources.build(source.kind, pipeline.learning_task, **source.parameters)
+
+
 def _say(notice: Notice) -> None:
     _log.info("event %s: %s: %s", f"{notice.event:,}", notice.what, notice.text)
 
 
-def _check_opaque(pipeline: Pipeline) -> None:
+def _check_opaque(pipeline: AnyPipeline) -> None:
     """Refuse now what could not be resumed, or loaded by anybody, later."""
-    opaque = [name for name, spec in pipeline.learners.items() if spec.kind == "river"]
+    learners = pipeline.policies if isinstance(pipeline, BanditPipeline) else pipeline.learners
+    opaque = [name for name, spec in learners.items() if spec.kind == "river"]
     if not opaque or signing_key() is not None:
         return
     for what, spec in (("checkpoint", pipeline.checkpoint), ("snapshots", pipeline.snapshots)):
@@ -253,7 +302,7 @@ def _check_opaque(pipeline: Pipeline) -> None:
 
 
 @contextmanager
-def _only_writer(pipeline: Pipeline) -> Iterator[None]:
+def _only_writer(pipeline: AnyPipeline) -> Iterator[None]:
     """Hold the lock beside the checkpoint: two runs of one pipeline would overwrite each other."""
     if pipeline.checkpoint is None:
         yield

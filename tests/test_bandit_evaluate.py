@@ -77,11 +77,11 @@ def test_command_line_prints_the_same_keys_as_for_learners(tmp_path, capsys):
     assert printed["learners"].keys() == {"linucb", "blind"}
 
 
-def test_daemon_says_that_it_does_not_take_bandits(tmp_path, capsys):
+def test_daemon_learns_from_feedback_only(tmp_path, capsys):
     path = tmp_path / "p.yaml"
     path.write_text(json.dumps(SIMULATED))
     assert cli.main(["run", str(path)]) == 2
-    assert "does not take bandit pipelines yet" in capsys.readouterr().err
+    assert "the daemon of a bandit pipeline reads `feedback`" in capsys.readouterr().err
 
 
 def test_missing_support_is_said_instead_of_a_number(tmp_path):

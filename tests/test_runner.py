@@ -267,3 +267,47 @@ def test_unwritable_directory(tmp_path):
     (tmp_path / "run").mkdir(mode=0o500)
     with pytest.raises(StoreError, match="cannot write"):
         runner.run(pipeline(tmp_path / "run"))
+
+
+class Crash(BaseException):
+    """What no handler of errors may catch."""
+
+
+@pytest.mark.parametrize("every_events", [100, 100_000])
+@pytest.mark.parametrize("batch", [50, 777])
+@pytest.mark.parametrize("crash_at", [1, 2, 3])
+def test_dying_behind_a_snapshot_and_resuming_with_other_batches(tmp_path, every_events, batch, crash_at):
+    """What was stored and not yet in a checkpoint is stored again: the same, under the same number."""
+    write(tmp_path / "events.jsonl", events(2600))
+    changes = {"learners": {"sgd": PIPELINE["learners"]["sgd"], "coin": {"kind": "sgd", "update": "coin"}}}
+
+    def small(name):
+        return pipeline(
+            tmp_path / name,
+            **changes,
+            checkpoint={"path": str(tmp_path / name / "checkpoint"), "every_events": every_events},
+        )
+
+    whole = runner.run(small("whole"))
+    seen = 0
+
+    def crash(notice):
+        nonlocal seen
+        seen += notice.what == "promoted"
+        if seen == crash_at:
+            raise Crash
+
+    with pytest.raises(Crash):
+        runner.run(small("died"), on_notice=crash)
+    resumed = runner.run(small("died"), batch=batch)
+    assert (resumed.digest, resumed.serving) == (whole.digest, whole.serving)
+    for version in SnapshotStore(tmp_path / "whole" / "snapshots").versions():
+        name = f"snapshots/{version:08d}.safetensors"
+        assert (tmp_path / "died" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert SnapshotStore(tmp_path / "died" / "snapshots").verify() == []
+
+
+def test_a_source_that_cannot_be_used_leaves_nothing_behind(tmp_path):
+    with pytest.raises(DataError, match=r"events\.jsonl: cannot be opened"):
+        runner.run(pipeline(tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoint").exists()

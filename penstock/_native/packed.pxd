@@ -1,7 +1,11 @@
-"""Symmetric matrices as packed lower triangles, row after row: entry (i, j <= i) at ``i (i + 1) / 2 + j``.
+"""Symmetric matrices as lower triangles of 8 × 8 blocks, row after row; the blocks on the diagonal are whole.
 
-A row more is appended, so a matrix grows without moving. Sums are taken in eight lanes whatever the width
-of the processor's registers, and nothing is contracted: results do not depend on the machine.
+Row i starts at `start(i)` and has entries for columns 0 to ``8 * (i // 8) + 7``. A row more is appended, so a
+matrix grows without moving; every row is a whole number of blocks, so no loop has a remainder. Vectors must
+have room for a multiple of 8 entries, those past their end being zero.
+
+Sums are taken in eight lanes whatever the width of the processor's registers, and nothing is contracted:
+results do not depend on the machine.
 """
 
 from libc.stdint cimport int32_t
@@ -22,53 +26,76 @@ cdef extern from *:
 
     namespace packed {
 
-    static inline ptrdiff_t tri(ptrdiff_t i) { return i * (i + 1) / 2; }
+    constexpr ptrdiff_t LANES = 8;
 
+    static inline ptrdiff_t start(ptrdiff_t i) {
+        const ptrdiff_t block = i / LANES;
+        return LANES * (block + 1) * (LANES * block / 2 + i % LANES);
+    }
+
+    static inline ptrdiff_t padded(ptrdiff_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+    static inline __attribute__((always_inline)) double total(const double* lane) {
+        return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    }
+
+    // Of two padded vectors.
     static inline __attribute__((always_inline)) double dot(const double* a, const double* b, ptrdiff_t n) {
-        double lane[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-        ptrdiff_t i = 0;
-        for (; i + 8 <= n; i += 8)
-            for (int l = 0; l < 8; l++) lane[l] += a[i + l] * b[i + l];
-        double rest = 0.0;
-        for (; i < n; i++) rest += a[i] * b[i];
-        return (((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]))) + rest;
+        double lane[LANES] = {0, 0, 0, 0, 0, 0, 0, 0};
+        for (ptrdiff_t j = 0; j < n; j += LANES)
+            for (int l = 0; l < LANES; l++) lane[l] += a[j + l] * b[j + l];
+        return total(lane);
+    }
+
+    // Of the first n entries, the last of which need not end a block.
+    static inline __attribute__((always_inline)) double dot_part(const double* a, const double* b, ptrdiff_t n) {
+        const ptrdiff_t whole = n / LANES * LANES;
+        double sum = dot(a, b, whole);
+        for (ptrdiff_t j = whole; j < n; j++) sum += a[j] * b[j];
+        return sum;
     }
 
     PENSTOCK_WIDE
-    static double dense_dot(const double* a, const double* b, ptrdiff_t n) { return dot(a, b, n); }
+    static double dense_dot(const double* a, const double* b, ptrdiff_t n) { return dot_part(a, b, n); }
 
     // x'Mx over the first n rows.
     PENSTOCK_WIDE
     static double dense_form(const double* m, const double* x, ptrdiff_t n) {
-        double total = 0.0;
+        double lane[LANES] = {0, 0, 0, 0, 0, 0, 0, 0};
         for (ptrdiff_t i = 0; i < n; i++) {
-            total += x[i] * (2.0 * dot(m, x, i) + m[i] * x[i]);
-            m += i + 1;
+            const ptrdiff_t below = i / LANES * LANES;
+            double row[LANES] = {0, 0, 0, 0, 0, 0, 0, 0};
+            for (ptrdiff_t j = 0; j < below; j += LANES)
+                for (int l = 0; l < LANES; l++) row[l] += m[j + l] * x[j + l];
+            const double twice = 2.0 * x[i], once = x[i];
+            for (int l = 0; l < LANES; l++) lane[l] += twice * row[l] + once * (m[below + l] * x[below + l]);
+            m += below + LANES;
         }
-        return total;
+        return total(lane);
     }
 
-    // u = Mx over `rows` rows, where x has n <= rows entries, the rest being zero.
+    // u = Mx over `rows` rows, and zeros to a whole block; x has n <= rows entries, the rest being zero.
     PENSTOCK_WIDE
     static void dense_product(const double* m, const double* x, ptrdiff_t n, ptrdiff_t rows, double* u) {
-        for (ptrdiff_t i = 0; i < n; i++) {
-            u[i] = dot(m, x, i) + m[i] * x[i];
-            for (ptrdiff_t j = 0; j < i; j++) u[j] += m[j] * x[i];
-            m += i + 1;
+        const ptrdiff_t reach = padded(n);
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            const ptrdiff_t below = i / LANES * LANES, width = below + LANES;
+            u[i] = dot(m, x, width < reach ? width : reach);
+            if (i < n)
+                for (ptrdiff_t j = 0; j < below; j++) u[j] += m[j] * x[i];
+            m += width;
         }
-        for (ptrdiff_t i = n; i < rows; i++) {
-            u[i] = dot(m, x, n);
-            m += i + 1;
-        }
+        for (ptrdiff_t i = rows; i < padded(rows); i++) u[i] = 0.0;
     }
 
     // M += c uu'
     PENSTOCK_WIDE
     static void rank_one(double* m, const double* u, double c, ptrdiff_t rows) {
         for (ptrdiff_t i = 0; i < rows; i++) {
+            const ptrdiff_t width = i / LANES * LANES + LANES;
             const double f = c * u[i];
-            for (ptrdiff_t j = 0; j <= i; j++) m[j] += f * u[j];
-            m += i + 1;
+            for (ptrdiff_t j = 0; j < width; j++) m[j] += f * u[j];
+            m += width;
         }
     }
 
@@ -83,79 +110,86 @@ cdef extern from *:
     }
 
     static double sparse_form(const double* m, const int32_t* at, const double* x, ptrdiff_t n) {
-        double total = 0.0;
+        double sum = 0.0;
         for (ptrdiff_t i = 0; i < n; i++) {
-            const double* row = m + tri(at[i]);
+            const double* row = m + start(at[i]);
             double below = 0.0;
             for (ptrdiff_t j = 0; j < i; j++) below += row[at[j]] * x[j];
-            total += x[i] * (2.0 * below + row[at[i]] * x[i]);
+            sum += x[i] * (2.0 * below + row[at[i]] * x[i]);
         }
-        return total;
+        return sum;
     }
 
     static void sparse_product(
         const double* m, const int32_t* at, const double* x, ptrdiff_t n, ptrdiff_t rows, double* u
     ) {
-        for (ptrdiff_t i = 0; i < rows; i++) u[i] = 0.0;
+        for (ptrdiff_t i = 0; i < padded(rows); i++) u[i] = 0.0;
         for (ptrdiff_t k = 0; k < n; k++) {
             const ptrdiff_t j = at[k];
-            const double* row = m + tri(j);
+            const double* row = m + start(j);
             for (ptrdiff_t i = 0; i <= j; i++) u[i] += row[i] * x[k];
-            for (ptrdiff_t i = j + 1; i < rows; i++) u[i] += m[tri(i) + j] * x[k];
+            for (ptrdiff_t i = j + 1; i < rows; i++) u[i] += m[start(i) + j] * x[k];
         }
     }
 
-    // M = LL' in place of M. A pivot that rounding has eaten becomes what rounding can tell from nothing.
+    // M += c xx' for a sparse x.
+    static void sparse_rank_one(double* m, const int32_t* at, const double* x, ptrdiff_t n, double c) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            double* row = m + start(at[i]);
+            const ptrdiff_t width = at[i] / LANES * LANES + LANES;
+            for (ptrdiff_t j = 0; j < n && at[j] < width; j++) row[at[j]] += c * x[i] * x[j];
+        }
+    }
+
+    // L with M = LL', in place of M's lower triangle. A pivot that rounding has eaten becomes what rounding can
+    // tell from nothing.
     PENSTOCK_WIDE
     static void factor(double* m, ptrdiff_t rows) {
-        double* row = m;
         for (ptrdiff_t i = 0; i < rows; i++) {
-            const double diagonal = row[i];
-            const double* other = m;
+            double* row = m + start(i);
             for (ptrdiff_t j = 0; j < i; j++) {
-                row[j] = (row[j] - dot(row, other, j)) / other[j];
-                other += j + 1;
+                const double* other = m + start(j);
+                row[j] = (row[j] - dot_part(row, other, j)) / other[j];
             }
-            double pivot = diagonal - dot(row, row, i);
-            const double least = 1e-15 * diagonal;
-            if (!(pivot > least)) pivot = least > 1e-300 ? least : 1e-300;
-            row[i] = std::sqrt(pivot);
-            row += i + 1;
+            const double least = 1e-15 * row[i];
+            const double pivot = row[i] - dot_part(row, row, i);
+            row[i] = std::sqrt(pivot > least ? pivot : least > 1e-300 ? least : 1e-300);
         }
     }
 
-    // L^-1 in place of L, then out = L^-T L^-1, the inverse of LL'.
+    // out = (LL')^-1; L becomes its inverse.
     PENSTOCK_WIDE
     static void invert(double* l, ptrdiff_t rows, double* out) {
-        // Row i of the inverse: -(1 / L_ii) sum_k L_ik inv_k, for k < i.
         for (ptrdiff_t i = 0; i < rows; i++) {
-            double* row = l + tri(i);
+            double* row = l + start(i);
             const double r = 1.0 / row[i];
             for (ptrdiff_t j = 0; j < i; j++) out[j] = 0.0;
             for (ptrdiff_t k = 0; k < i; k++) {
-                const double* above = l + tri(k);
+                const double* above = l + start(k);
                 const double f = row[k];
                 for (ptrdiff_t j = 0; j <= k; j++) out[j] += f * above[j];
             }
             for (ptrdiff_t j = 0; j < i; j++) row[j] = -r * out[j];
             row[i] = r;
         }
-        for (ptrdiff_t i = 0; i < tri(rows); i++) out[i] = 0.0;
+        for (ptrdiff_t i = 0; i < start(rows); i++) out[i] = 0.0;
         for (ptrdiff_t k = 0; k < rows; k++) {
-            const double* row = l + tri(k);
-            double* into = out;
+            const double* row = l + start(k);
             for (ptrdiff_t i = 0; i <= k; i++) {
                 const double f = row[i];
+                double* into = out + start(i);
                 for (ptrdiff_t j = 0; j <= i; j++) into[j] += f * row[j];
-                into += i + 1;
             }
         }
+        for (ptrdiff_t i = 0; i < rows; i++)  // the other half of the blocks on the diagonal
+            for (ptrdiff_t j = i / LANES * LANES; j < i; j++) out[start(j) + i] = out[start(i) + j];
     }
 
     }  // namespace packed
     #endif
     """
-    Py_ssize_t tri "packed::tri"(Py_ssize_t i) noexcept nogil
+    Py_ssize_t start "packed::start"(Py_ssize_t i) noexcept nogil
+    Py_ssize_t padded "packed::padded"(Py_ssize_t n) noexcept nogil
     double dense_dot "packed::dense_dot"(const double* a, const double* b, Py_ssize_t n) noexcept nogil
     double dense_form "packed::dense_form"(const double* m, const double* x, Py_ssize_t n) noexcept nogil
     void dense_product "packed::dense_product"(
@@ -167,5 +201,7 @@ cdef extern from *:
         const double* m, const int32_t* at, const double* x, Py_ssize_t n) noexcept nogil
     void sparse_product "packed::sparse_product"(
         const double* m, const int32_t* at, const double* x, Py_ssize_t n, Py_ssize_t rows, double* u) noexcept nogil
+    void sparse_rank_one "packed::sparse_rank_one"(
+        double* m, const int32_t* at, const double* x, Py_ssize_t n, double c) noexcept nogil
     void factor "packed::factor"(double* m, Py_ssize_t rows) noexcept nogil
     void invert "packed::invert"(double* l, Py_ssize_t rows, double* out) noexcept nogil

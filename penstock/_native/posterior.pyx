@@ -5,8 +5,8 @@ A row is the posterior of one model (of an arm, or shared by all). With features
 ========== ==================================================== ===================================
 array      meaning                                              update
 ========== ==================================================== ===================================
-precision  A, packed lower triangle                             ``A += c x x'``
-covariance P = A^-1, packed                                     ``P -= c u u' / (1 + c q)``, u = Px
+precision  A, as `packed` has it                                ``A += c x x'``
+covariance P = A^-1, likewise                                   ``P -= c u u' / (1 + c q)``, u = Px
 moment     b                                                    ``b += w r x``
 mean       P b                                                  ``mean += u g / (1 + c q)``
 ridge      what is left of the prior in each diagonal entry     see below
@@ -39,7 +39,8 @@ from libcpp.vector cimport vector
 from penstock._native.chance cimport gamma, mix, normal, stream
 from penstock._native.choice cimport PRIOR, RETIRED, eligible, histogram, settle, split_maximum
 from penstock._native.packed cimport (
-    axpy, dense_dot, dense_form, dense_product, factor, invert, rank_one, scale, sparse_form, sparse_product, tri,
+    axpy, dense_dot, dense_form, dense_product, factor, invert, padded, rank_one, scale,
+    sparse_form, sparse_product, sparse_rank_one, start,
 )
 
 cdef enum:
@@ -136,7 +137,7 @@ cdef class FeatureIndex:
 
 
 cdef cppclass Vector:
-    # A sparse vector, ascending; dense if its entries are 0, 1, …, n - 1.
+    # A sparse vector, ascending; dense if its entries are 0, 1, …, n - 1, and then padded with zeros.
     vector[int32_t] at
     vector[double] x
     bint dense
@@ -212,6 +213,8 @@ cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
             v.at[i] = g.pairs[i].first
             v.x[i] = g.pairs[i].second
     v.dense = n > 0 and v.at[n - 1] == n - 1
+    if v.dense:
+        v.x.resize(padded(n))  # with zeros
 
 
 cdef struct Matrix:
@@ -273,7 +276,7 @@ cdef inline Row row_of(const Bank* bank, Py_ssize_t i) noexcept nogil:
 
 
 cdef int bind_shape(Bank* bank, Py_ssize_t rows, Py_ssize_t capacity, Py_ssize_t size, bint diagonal) except -1:
-    if rows < 1 or capacity < 1 or size != (capacity if diagonal else tri(capacity)):
+    if rows < 1 or capacity < 1 or size != (capacity if diagonal else start(capacity)):
         raise ValueError("matrices do not fit the means")
     bank.rows, bank.capacity, bank.size = rows, capacity, size
     bank.precision = bank.moment = bank.ridge = NULL
@@ -506,7 +509,7 @@ cdef class Model:
         run.room.resize(2 * n_samples)
         prepare(&run.own_gather, own_index)
         prepare(&run.common_gather, common_index)
-        run.product.resize(max(own_index.limit, common_index.limit))
+        run.product.resize(padded(max(own_index.limit, common_index.limit)))
         if self.shared and n_samples:
             run.normals.resize(common_index.limit * n_samples)
         return 0
@@ -672,7 +675,7 @@ cdef class Model:
         wide = <Py_ssize_t>run.common.head[WIDTH]
         if reaches(&run.z) > wide:
             wide = reaches(&run.z)
-        run.rest.x.assign(wide, 0.0)
+        run.rest.x.assign(padded(wide), 0.0)
         run.rest.at.resize(wide)
         run.rest.dense = wide > 0
         for i in range(wide):
@@ -711,7 +714,7 @@ cdef class Model:
             for i in range(self.draws):
                 run.deviations[i] = sqrt(scale / gamma(&state, shape))
         if not self.diagonal and run.factored != run.totals[CLOCK]:
-            run.factor.assign(row.covariance, row.covariance + tri(d))
+            run.factor.assign(row.covariance, row.covariance + start(d))
             factor(run.factor.data(), d)
             run.factored = run.totals[CLOCK]
 
@@ -754,7 +757,7 @@ cdef class Model:
             for i in range(d):
                 w[i] = 0.0
             for i in range(n):
-                axpy(w, run.factor.data() + tri(run.z.at[i]), run.z.x[i], run.z.at[i] + 1)
+                axpy(w, run.factor.data() + start(run.z.at[i]), run.z.x[i], run.z.at[i] + 1)
             for i in range(d):
                 if w[i] != 0.0:
                     axpy(out, run.normals.data() + i * self.draws, w[i], self.draws)
@@ -797,7 +800,7 @@ cdef class Model:
             self.regress(run, &row, w, b)
         else:
             for i in range(<Py_ssize_t>row.head[WIDTH]):
-                axpy(w + i * n, run.rest.x.data(), run.gain * run.product[i], run.rest.x.size())
+                axpy(w + i * n, run.rest.x.data(), run.gain * run.product[i], run.rest.at.size())
         share = run.gain
         row = row_of(&run.common, 0)
         self.update(run, &row, &run.rest, share, reward - explained)
@@ -811,9 +814,9 @@ cdef class Model:
                 w[i * n + j] = 0.0
         for i in range(d):
             for j in range(i + 1):
-                axpy(w + i * n, b + j * n, p[tri(i) + j], n)
+                axpy(w + i * n, b + j * n, p[start(i) + j], n)
                 if j < i:
-                    axpy(w + j * n, b + i * n, p[tri(i) + j], n)
+                    axpy(w + j * n, b + i * n, p[start(i) + j], n)
 
     cdef void update(self, Run* run, Row* row, const Vector* v, double weight, double reward) noexcept nogil:
         """One event; leaves u in `run.product`, its factor in `run.gain`, and in `run.renewed` whether P was
@@ -861,9 +864,7 @@ cdef class Model:
         if v.dense:
             rank_one(row.precision, v.x.data(), c, n)
         else:
-            for i in range(n):
-                for j in range(i + 1):
-                    row.precision[tri(v.at[i]) + v.at[j]] += c * v.x[i] * v.x[j]
+            sparse_rank_one(row.precision, v.at.data(), v.x.data(), n, c)
         for i in range(n):
             row.moment[v.at[i]] += weight * reward * v.x[i]
         if self.discount < 1.0:
@@ -883,15 +884,15 @@ cdef class Model:
                 row.covariance[i] = 1.0 / row.precision[i]
             return
         if kept < FORGOTTEN:
-            for i in range(tri(d)):
+            for i in range(start(d)):
                 row.covariance[i] = row.precision[i] = 0.0
             for i in range(d):
-                row.covariance[tri(i) + i] = 1.0 / self.l2
-                row.precision[tri(i) + i] = row.ridge[i] = self.l2
+                row.covariance[start(i) + i] = 1.0 / self.l2
+                row.precision[start(i) + i] = row.ridge[i] = self.l2
                 row.mean[i] = row.moment[i] = 0.0
             return
-        scale(row.covariance, 1.0 / kept, tri(d))
-        scale(row.precision, kept, tri(d))
+        scale(row.covariance, 1.0 / kept, start(d))
+        scale(row.precision, kept, start(d))
         scale(row.moment, kept, d)
         scale(row.ridge, kept, d)
 
@@ -906,24 +907,28 @@ cdef class Model:
         c = self.l2 - row.ridge[j]
         if not c > 0.0:
             return
-        column.resize(d)
+        column.assign(padded(d), 0.0)
         for i in range(d):
-            column[0][i] = row.covariance[tri(j) + i] if i <= j else row.covariance[tri(i) + j]
+            column[0][i] = row.covariance[start(j) + i] if i <= j else row.covariance[start(i) + j]
         f = c / (1.0 + c * fmax(column[0][j], 0.0))
         mean = row.mean[j]
         rank_one(row.covariance, column.data(), -f, d)
         axpy(row.mean, column.data(), -f * mean, d)
-        row.precision[tri(j) + j] += c
+        row.precision[start(j) + j] += c
         row.ridge[j] = self.l2
 
     cdef void renew(self, Run* run, Row* row, Py_ssize_t d) noexcept nogil:
         """Take P, and for a linear model the mean, anew from A and b."""
-        run.factor.assign(row.precision, row.precision + tri(d))
+        run.factor.assign(row.precision, row.precision + start(d))
         run.factored = -1.0
         factor(run.factor.data(), d)
         invert(run.factor.data(), d, row.covariance)
         if not self.logistic:
-            dense_product(row.covariance, row.moment, d, d, row.mean)
+            run.column.assign(padded(d), 0.0)
+            memcpy(run.column.data(), row.moment, d * sizeof(double))
+            run.fresh_mean.resize(padded(d))
+            dense_product(row.covariance, run.column.data(), d, d, run.fresh_mean.data())
+            memcpy(row.mean, run.fresh_mean.data(), d * sizeof(double))
         run.renewed = True
 
 
@@ -938,7 +943,7 @@ cdef bint sound(const Row* row, Py_ssize_t d) noexcept nogil:
     cdef Py_ssize_t i
     cdef double variance
     for i in range(d):
-        variance = row.covariance[tri(i) + i]
+        variance = row.covariance[start(i) + i]
         if not (variance > 0.0 and variance * row.ridge[i] <= 1.0 + 1e-6):
             return False
     return True
@@ -983,6 +988,7 @@ cdef cppclass Run:
     vector[double] room
     vector[double] product
     vector[double] column
+    vector[double] fresh_mean
     vector[double] factor
     vector[double] normals  # (features, draws)
     vector[double] deviations

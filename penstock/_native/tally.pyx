@@ -518,11 +518,11 @@ cdef class Tally:
         if view.ring_slots[at] > PRIOR:
             arm = view.stats + N_STATS * view.ring_slots[at]
             arm[SCORE] -= 1.0
-            arm[COUNT] -= entry[0]
+            arm[COUNT] = fmax(arm[COUNT] - entry[0], 0.0)
             arm[TOTAL] -= entry[0] * entry[1]
             if arm[SCORE] <= 0.0:  # what is left is rounding error
                 arm[COUNT] = arm[TOTAL] = 0.0
-        totals[WEIGHT] -= entry[0]
+        totals[WEIGHT] = fmax(totals[WEIGHT] - entry[0], 0.0)
         view.stats[N_STATS * slot + SCORE] += 1.0
         view.ring_slots[at] = slot
         entry[0] = weight

@@ -78,6 +78,9 @@ class _Counts:
         totals = required_array(state, "totals", np.float64, (len(TOTALS),), what="policy state")
         if not (np.isfinite(rows).all() and np.isfinite(totals).all()):
             raise StoreError("policy state: stats and totals must be finite")
+        cursor = totals[TOTALS.index("cursor")]
+        if not (0 <= cursor < max(self.settings["window"], 1) and cursor % 1 == 0):
+            raise StoreError(f"policy state: cursor must lie within the window, got {cursor}")
         self.roster = roster
         self.stats = np.concatenate((np.zeros((1, len(STATS))), rows))
         self.totals = totals.copy()

@@ -27,7 +27,7 @@ _V_OPT: Final = 20.0
 _TIGHTEST_ALPHA: Final = 0.025
 _LOG: Final = 2.0 * math.log(1.0 / (2.0 * _TIGHTEST_ALPHA))
 _RHO: Final = _V_OPT / (_LOG + math.log1p(_LOG))
-_BISECTIONS: Final = 60
+_PRECISION: Final = 1e-12  # of a bound, relative to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +112,22 @@ def boundary(variance: float, alpha: float) -> float:
     16.86
     """
     threshold = math.log(1.0 / alpha)
-    low, high = 0.0, 1.0 + math.sqrt(variance)
-    while log_mixture(high, variance) < threshold:
-        low, high = high, 2.0 * high
-    for _ in range(_BISECTIONS):
-        middle = 0.5 * (low + high)
-        if log_mixture(middle, variance) < threshold:
-            low = middle
-        else:
-            high = middle
-    return high  # on the safe side of the root
+    bound = 1.0 + math.sqrt(variance)
+    while (excess := float(log_mixture(bound, variance)) - threshold) < 0.0:
+        bound *= 2.0
+    # The logarithm of a mixture of exponentials is convex: Newton's steps come down to the root from above.
+    while (step := excess / _slope(bound, variance)) > _PRECISION * bound:
+        bound -= step
+        excess = float(log_mixture(bound, variance)) - threshold
+    return bound
+
+
+def _slope(total: float, variance: float) -> float:
+    """Return the derivative of `log_mixture` by `total`."""
+    a = variance + _RHO
+    z = total + a
+    density = math.exp((a - 1.0) * math.log(z) - z - math.lgamma(a))
+    return 1.0 - a / z + density / float(gammainc(a, z))
 
 
 class LowerBound:

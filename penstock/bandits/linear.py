@@ -22,7 +22,14 @@ __all__ = ["FrozenLinear", "Linear"]
 
 _WHAT: Final = "policy state"
 _START: Final = 8  # features for which there is room at first
+_LANES: Final = 8  # rows of a block, in `penstock._native.packed`
 _LAST: Final = HEAD.index("last")
+
+
+def _start(row: NDArray[np.int64] | int) -> Any:
+    """Where a row of a packed matrix starts; of the one after the last: how many entries there are."""
+    block = row // _LANES
+    return _LANES * (block + 1) * (_LANES // 2 * block + row % _LANES)
 
 
 class _Bank:
@@ -91,7 +98,7 @@ class _Bank:
         n = len(features) if isinstance(features, np.ndarray) and features.ndim == 1 else -1
         required_array(state, "features", np.uint32, (n,), what=_WHAT)
         d = max(n, 1)
-        size = d if self.diagonal else d * (d + 1) // 2
+        size = d if self.diagonal else _start(d)
         shapes = {"covariance": (rows, size), "mean": (rows, d), "head": (rows, len(HEAD))}
         if whole:
             shapes |= {"precision": (rows, size), "moment": (rows, d), "ridge": (rows, d)}
@@ -114,7 +121,7 @@ class _Bank:
 
     def _trimmed(self, rows: int) -> list[NDArray[np.float64]]:
         d = max(len(self.index), 1)
-        size = d if self.diagonal else d * (d + 1) // 2
+        size = d if self.diagonal else _start(d)
         return [
             array[:rows, :columns].copy()
             for array, columns in zip(self.arrays, (size, d, len(HEAD), size, d, d), strict=False)
@@ -122,8 +129,8 @@ class _Bank:
 
     def _prior(self, rows: int, capacity: int) -> tuple[NDArray[np.float64], ...]:
         steps = np.arange(capacity)
-        diagonal = steps if self.diagonal else steps * (steps + 3) // 2
-        size = capacity if self.diagonal else capacity * (capacity + 1) // 2
+        diagonal = steps if self.diagonal else _start(steps) + steps
+        size = capacity if self.diagonal else _start(capacity)
         covariance, precision = np.zeros((rows, size)), np.zeros((rows, size))
         covariance[:, diagonal] = 1.0 / self.l2
         precision[:, diagonal] = self.l2
@@ -322,7 +329,7 @@ class Linear(ArmPolicy):
     """A policy of linear models in closed form: children say how they are explored, and with what.
 
     Features are hashes, numbered by first sighting up to `dimension`; what comes later is dropped, and
-    counted in the state. A model takes ``16 * d * (d + 1) / 2`` bytes for d features.
+    counted in the state. A model of d features takes about ``8 * d * (d + 8)`` bytes.
 
     Parameters
     ----------

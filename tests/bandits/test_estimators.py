@@ -382,6 +382,8 @@ def test_intervals_watched_at_every_event_cover(kind):
         sides, floors = (outcomes, 1.0 - outcomes), (MAX_WEIGHT, MAX_WEIGHT)
     misses = first_misses(*sides, values, floors, alpha=0.05)
     assert misses.mean() <= 0.05
+    elsewhere = first_misses(*sides, values - 0.4, floors, alpha=0.05)
+    assert elsewhere.mean() > 0.95  # it takes the truth to be covered
     # The twin above is fast; the estimator has to give the same verdicts.
     make, bound = (DR if kind == "dr" else IPS), (None if kind == "ips" else MAX_WEIGHT)
     for run in range(3):
@@ -396,9 +398,9 @@ def test_intervals_watched_at_every_event_cover(kind):
 
 
 @pytest.mark.statistics
-@pytest.mark.parametrize("name", ["ips", "clipped_ips", "dr", "switch_dr", "dros", "replay"])
+@pytest.mark.parametrize("name", ["ips", "clipped_ips", "dr", "replay"])  # the others have that of dr
 def test_intervals_of_every_estimator_cover(name):
-    runs, n = 500, 400
+    runs, n = 500, 200
     columns, values = simulate(runs, n, seed=23)
     missed = 0
     for run in range(runs):

@@ -1,5 +1,6 @@
 """Linear policies against closed forms and slow twins."""
 
+import json
 import math
 
 import numpy as np
@@ -52,11 +53,22 @@ def log_of(x, chosen, rewards, k, weights=None, z=None):
     )
 
 
-def unpacked(lower):
-    d = int((math.sqrt(8 * len(lower) + 1) - 1) / 2)
+def unpacked(packed):
+    """The symmetric matrix; rows are whole blocks of eight, and the halves of a block on the diagonal agree."""
+    rows, at = [], 0
+    while at < len(packed):
+        width = len(rows) // 8 * 8 + 8
+        rows.append(packed[at : at + width])
+        at += width
+    d = len(rows)
     full = np.zeros((d, d))
-    full[np.tril_indices(d)] = lower
-    return full + np.tril(full, -1).T
+    for i, row in enumerate(rows):
+        full[i, : min(len(row), d)] = row[:d]
+        assert not row[d:].any()
+    for low in range(0, d, 8):
+        block = full[low : low + 8, low : low + 8]
+        np.testing.assert_allclose(block, block.T, rtol=1e-12, atol=1e-300)
+    return np.tril(full) + np.tril(full, -1).T
 
 
 def problem(n, d, k, seed=0):
@@ -69,8 +81,6 @@ def problem(n, d, k, seed=0):
 
 
 def row_of(policy, state, arm):
-    import json
-
     return json.loads(state["arms"]).index(arm) + 1
 
 
@@ -293,7 +303,8 @@ def test_shared_samples_have_the_posterior_probability(noise):
 
 
 def test_learned_noise_samples_have_the_posterior_probability():
-    x, chosen, rewards = problem(30, 2, 2)
+    x, chosen, _ = problem(30, 2, 2)
+    rewards = np.random.default_rng(9).normal(size=30)
     policy = build("linear_thompson", noise="learned", draws=DRAWS, intercept=False)
     policy.learn(log_of(x, chosen, rewards, 2))
     x0 = np.array([[0.02, 0.15]])
