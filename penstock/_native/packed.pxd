@@ -35,16 +35,19 @@ cdef extern from *:
 
     static inline ptrdiff_t padded(ptrdiff_t n) { return (n + LANES - 1) / LANES * LANES; }
 
-    static inline __attribute__((always_inline)) double total(const double* lane) {
-        return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
-    }
+    // Eight lanes; the compiler makes of them what the processor has.
+    typedef double Lanes __attribute__((vector_size(64)));
+    typedef double Unaligned __attribute__((vector_size(64), aligned(8), may_alias));
+
+    #define PENSTOCK_LANES(p) (*(const packed::Unaligned*)(p))
+    #define PENSTOCK_TOTAL(v) \
+        (((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7])))
 
     // Of two padded vectors.
     static inline __attribute__((always_inline)) double dot(const double* a, const double* b, ptrdiff_t n) {
-        double lane[LANES] = {0, 0, 0, 0, 0, 0, 0, 0};
-        for (ptrdiff_t j = 0; j < n; j += LANES)
-            for (int l = 0; l < LANES; l++) lane[l] += a[j + l] * b[j + l];
-        return total(lane);
+        Lanes sum = {0, 0, 0, 0, 0, 0, 0, 0};
+        for (ptrdiff_t j = 0; j < n; j += LANES) sum += PENSTOCK_LANES(a + j) * PENSTOCK_LANES(b + j);
+        return PENSTOCK_TOTAL(sum);
     }
 
     // Of the first n entries, the last of which need not end a block.
@@ -61,17 +64,15 @@ cdef extern from *:
     // x'Mx over the first n rows.
     PENSTOCK_WIDE
     static double dense_form(const double* m, const double* x, ptrdiff_t n) {
-        double lane[LANES] = {0, 0, 0, 0, 0, 0, 0, 0};
+        Lanes sum = {0, 0, 0, 0, 0, 0, 0, 0};
         for (ptrdiff_t i = 0; i < n; i++) {
             const ptrdiff_t below = i / LANES * LANES;
-            double row[LANES] = {0, 0, 0, 0, 0, 0, 0, 0};
-            for (ptrdiff_t j = 0; j < below; j += LANES)
-                for (int l = 0; l < LANES; l++) row[l] += m[j + l] * x[j + l];
-            const double twice = 2.0 * x[i], once = x[i];
-            for (int l = 0; l < LANES; l++) lane[l] += twice * row[l] + once * (m[below + l] * x[below + l]);
+            Lanes row = {0, 0, 0, 0, 0, 0, 0, 0};
+            for (ptrdiff_t j = 0; j < below; j += LANES) row += PENSTOCK_LANES(m + j) * PENSTOCK_LANES(x + j);
+            sum += x[i] * (row + row + PENSTOCK_LANES(m + below) * PENSTOCK_LANES(x + below));
             m += below + LANES;
         }
-        return total(lane);
+        return PENSTOCK_TOTAL(sum);
     }
 
     // u = Mx over `rows` rows, and zeros to a whole block; x has n <= rows entries, the rest being zero.
@@ -93,8 +94,8 @@ cdef extern from *:
     static void rank_one(double* m, const double* u, double c, ptrdiff_t rows) {
         for (ptrdiff_t i = 0; i < rows; i++) {
             const ptrdiff_t width = i / LANES * LANES + LANES;
-            const double f = c * u[i];
-            for (ptrdiff_t j = 0; j < width; j++) m[j] += f * u[j];
+            const double f = u[i];
+            for (ptrdiff_t j = 0; j < width; j++) m[j] += c * (f * u[j]);  // the same for (i, j) and (j, i)
             m += width;
         }
     }
@@ -137,7 +138,7 @@ cdef extern from *:
         for (ptrdiff_t i = 0; i < n; i++) {
             double* row = m + start(at[i]);
             const ptrdiff_t width = at[i] / LANES * LANES + LANES;
-            for (ptrdiff_t j = 0; j < n && at[j] < width; j++) row[at[j]] += c * x[i] * x[j];
+            for (ptrdiff_t j = 0; j < n && at[j] < width; j++) row[at[j]] += c * (x[i] * x[j]);
         }
     }
 
