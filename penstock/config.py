@@ -349,6 +349,7 @@ class Pipeline(Strict):
         given = self.model_dump(mode="json", exclude={"source", "snapshots", "checkpoint", "dead_letters"})
         # Which learner comes first matters (it serves first), but not in what order parameters are written.
         given["learners"] = list(given["learners"].items())
+        given["fields"] = {k: v for k, v in self.source.parameters.items() if k in _MAPS_FIELDS}
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 

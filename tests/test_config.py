@@ -110,6 +110,7 @@ def test_hash_covers_what_the_state_depends_on_and_nothing_else():
     plain = config.parse({"source": SOURCE})
     elsewhere = config.parse({"source": {**SOURCE, "repeat": 2}, "checkpoint": {"path": "x"}})
     assert elsewhere.hash() == plain.hash()
+    assert config.parse({"source": {**SOURCE, "classes": ["a", "b"]}}).hash() != plain.hash()
     assert config.parse({"source": SOURCE, "tick": 100}).hash() != plain.hash()
     assert (
         config.parse({"source": SOURCE, "learners": {"sgd": {"kind": "sgd", "bits": 20}}}).hash()

@@ -85,8 +85,9 @@ cdef extern from *:
             double v = 1.0 + c * x;
             if (v <= 0.0) continue;
             v = v * v * v;
-            const double log_u = std::log(uniform(state));
-            if (log_u < 0.5 * x * x + d - d * v + d * std::log(v)) return scale * d * v;
+            const double u = uniform(state), square = x * x;
+            if (u < 1.0 - 0.0331 * square * square) return scale * d * v;  // nearly always, without logarithms
+            if (std::log(u) < 0.5 * square + d - d * v + d * std::log(v)) return scale * d * v;
         }
     }
 

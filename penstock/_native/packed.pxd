@@ -64,10 +64,30 @@ cdef extern from *:
     // x'Mx over the first n rows.
     PENSTOCK_WIDE
     static double dense_form(const double* m, const double* x, ptrdiff_t n) {
-        Lanes sum = {0, 0, 0, 0, 0, 0, 0, 0};
-        for (ptrdiff_t i = 0; i < n; i++) {
+        const Lanes zero = {0, 0, 0, 0, 0, 0, 0, 0};
+        Lanes sum = zero;
+        ptrdiff_t i = 0;
+        // Four rows of a block at a time: their sums do not wait for one another.
+        for (; i + 4 <= n; i += 4) {
+            const ptrdiff_t below = i / LANES * LANES, width = below + LANES;
+            Lanes a = zero, b = zero, c = zero, d = zero;
+            for (ptrdiff_t j = 0; j < below; j += LANES) {
+                const Lanes y = PENSTOCK_LANES(x + j);
+                a += PENSTOCK_LANES(m + j) * y;
+                b += PENSTOCK_LANES(m + width + j) * y;
+                c += PENSTOCK_LANES(m + 2 * width + j) * y;
+                d += PENSTOCK_LANES(m + 3 * width + j) * y;
+            }
+            const Lanes y = PENSTOCK_LANES(x + below);
+            m += below;
+            sum += (x[i] * (a + a + PENSTOCK_LANES(m) * y) + x[i + 1] * (b + b + PENSTOCK_LANES(m + width) * y))
+                + (x[i + 2] * (c + c + PENSTOCK_LANES(m + 2 * width) * y)
+                   + x[i + 3] * (d + d + PENSTOCK_LANES(m + 3 * width) * y));
+            m += 4 * width - below;
+        }
+        for (; i < n; i++) {
             const ptrdiff_t below = i / LANES * LANES;
-            Lanes row = {0, 0, 0, 0, 0, 0, 0, 0};
+            Lanes row = zero;
             for (ptrdiff_t j = 0; j < below; j += LANES) row += PENSTOCK_LANES(m + j) * PENSTOCK_LANES(x + j);
             sum += x[i] * (row + row + PENSTOCK_LANES(m + below) * PENSTOCK_LANES(x + below));
             m += below + LANES;

@@ -141,6 +141,7 @@ cdef cppclass Vector:
     vector[int32_t] at
     vector[double] x
     bint dense
+    double square  # sum of x²
 
 
 cdef cppclass Gatherer:
@@ -215,6 +216,11 @@ cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
     v.dense = n > 0 and v.at[n - 1] == n - 1
     if v.dense:
         v.x.resize(padded(n))  # with zeros
+        v.square = dense_dot(v.x.data(), v.x.data(), n)
+    else:
+        v.square = 0.0
+        for i in range(n):
+            v.square += v.x[i] * v.x[i]
 
 
 cdef struct Matrix:
@@ -638,10 +644,7 @@ cdef class Model:
         """Mean and variance of the expected reward, in units of the noise."""
         cdef Row row = row_of(bank, slot)
         cdef Py_ssize_t n = within(v, <Py_ssize_t>row.head[WIDTH]), i
-        cdef double q = 0.0, most = 0.0, kept = 1.0
-        for i in range(<Py_ssize_t>v.at.size()):
-            most += v.x[i] * v.x[i]
-        most /= self.l2
+        cdef double q = 0.0, most = v.square / self.l2, kept = 1.0
         belief.mean = mean_of(&row, v, n)
         if self.diagonal:
             for i in range(n):
@@ -687,6 +690,7 @@ cdef class Model:
                 run.rest.x.data(), w + run.x.at[i] * run.common.capacity, -run.x.x[i],
                 <Py_ssize_t>run.common.head[WIDTH],
             )
+        run.rest.square = dense_dot(run.rest.x.data(), run.rest.x.data(), wide)
 
     cdef void sample(
         self, Run* run, uint64_t key, uint64_t arm, const Belief* belief, double* out

@@ -109,6 +109,22 @@ def look_up(dict index, arms, int64_t[::1] slots, uint64_t[::1] hashes=None):
         i += 1
 
 
+def are_distributions(const double[::1] p, const int64_t[::1] starts, double tolerance):
+    """Whether the entries of every event are >= 0 and sum to 1."""
+    cdef Py_ssize_t i, j, n = starts.shape[0] - 1
+    cdef double total
+    cdef bint right = True
+    for i in range(n):
+        if starts[i] < 0 or starts[i + 1] < starts[i] or starts[i + 1] > p.shape[0]:
+            raise ValueError(f"event {i} does not fit {p.shape[0]} probabilities")
+        total = 0.0
+        for j in range(starts[i], starts[i + 1]):
+            total += p[j]
+            right = right and p[j] >= 0.0
+        right = right and fabs(total - 1.0) <= tolerance
+    return right
+
+
 cdef double divergence(double p, double q) noexcept nogil:
     """Kullback-Leibler divergence of two Bernoulli distributions."""
     cdef double value = 0.0

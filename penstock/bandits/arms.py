@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.tally import look_up
+from penstock._native.tally import are_distributions, look_up
 from penstock.bandits.base import exact
 from penstock.decisions import Logged, Offers
 from penstock.errors import StoreError
 from penstock.state import State
 
-__all__ = ["ArmPolicy", "Outcomes", "Roster", "Slots", "required_count", "required_json"]
+__all__ = ["ArmPolicy", "Outcomes", "Roster", "Slots", "required_count", "required_json", "verified"]
 
-_RETIRED = -1
+_RETIRED: Final = -1
+_TOLERANCE: Final = 1e-10  # of the sum; stricter than `exact`, which has the last word
+
+
+def verified(out: NDArray[np.float64], offers: Offers) -> NDArray[np.float64]:
+    """Do as `penstock.bandits.base.exact` does, at a tenth of its cost for a single event."""
+    if are_distributions(out, offers.starts, _TOLERANCE):
+        return out
+    return exact(out, offers.starts)
 
 
 class Slots:
@@ -174,7 +182,7 @@ class ArmPolicy(ABC):
         """Return the exact distribution that is to be sampled and logged, shape (m,). Changes nothing."""
         out = np.empty(len(offers.arms))
         self._decide(offers, out)
-        return exact(out, offers.starts)
+        return verified(out, offers)
 
     def learn(self, logged: Logged) -> None:
         """Learn every decision, in order; those of weight 0, and those of retired arms, change nothing."""
@@ -184,7 +192,7 @@ class ArmPolicy(ABC):
         """For each decision in order: give the distribution, then learn it. Returns shape (m,)."""
         out = np.empty(len(logged.offers.arms))
         self._run(logged, out)
-        return exact(out, logged.offers.starts)
+        return verified(out, logged.offers)
 
     def retire(self, arm: str) -> None:
         """Never choose `arm` again, and forget what it earned.

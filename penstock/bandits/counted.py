@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock._native.tally import RULES, STATS, TOTALS, Tally
-from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json
-from penstock.bandits.base import exact
+from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json, verified
 from penstock.decisions import Logged, Offers
 from penstock.errors import ConfigError, StoreError
 from penstock.learners.sgd_model import required_array
@@ -96,7 +95,7 @@ class FrozenCounts:
         """Distribution over the offered actions of every event, one after the other, shape (m,)."""
         out = np.empty(len(offers.arms))
         self._counts.run(offers, None, out)
-        return exact(out, offers.starts)
+        return verified(out, offers)
 
     def state(self) -> State:
         """Everything that `from_state` needs, for a snapshot."""

@@ -62,7 +62,8 @@ class Greedy(OraclePolicy):
     decays : bool
         Whether epsilon falls with the events learned, as ``epsilon * (events + 1) ** (-1 / 3)``.
     learner, cost_type, reward_range, loss, floor, min_propensity, outside
-        See `OraclePolicy`.
+        See `OraclePolicy`. The default "mtr" finds the best of a class of models that cannot represent the
+        costs; "dm" is far less noisy, and better where they nearly can (``benchmarks/bandit_environments``).
 
     References
     ----------

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock._native.posterior import EXPLORE, HEAD, TOTALS, FeatureIndex, Model
-from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json
-from penstock.bandits.base import exact
+from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json, verified
 from penstock.decisions import Logged, Offers
 from penstock.errors import StoreError
 from penstock.events import Features
@@ -299,7 +298,7 @@ class FrozenLinear:
         """Distribution over the offered actions of every event, one after the other, shape (m,)."""
         out = np.empty(len(offers.arms))
         self._tables.decide(offers, out)
-        return exact(out, offers.starts)
+        return verified(out, offers)
 
     def state(self) -> State:
         """Everything that `from_state` needs, for a snapshot. The tables are its own, read-only."""

@@ -83,7 +83,8 @@ class RegCB(OraclePolicy):
     Parameters
     ----------
     mellowness : float
-        Larger explores more; worth a search among 0.1, 0.01 and 0.001.
+        Larger explores more; worth a search among 0.1, 0.01 and 0.001. VW's sensitivities are half of ours,
+        so half its mellowness explores as much.
     elimination : bool
         Choose evenly among all actions that may be the best, or else the one that may cost the least.
     learner : mapping

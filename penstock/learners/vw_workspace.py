@@ -91,7 +91,9 @@ def check_flags(tokens: Sequence[str]) -> set[str]:
         Names the first that cannot, and why.
     """
     names = set()
-    for token in tokens:
+    for before, token in zip((None, *tokens), tokens, strict=False):
+        if not token.startswith("-") and not (before or "").startswith("-"):
+            raise ConfigError(f"vw: expected options, got {token!r}, which VW would read as a data file")
         if token.startswith("--"):
             shown, name = token.partition("=")[0], token[2:].partition("=")[0]
         elif token.startswith("-") and token[1:2] in _SHORT:

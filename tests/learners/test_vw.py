@@ -499,3 +499,9 @@ def test_workspaces_are_given_back():
     before = resident()
     use(200)
     assert resident() - before < 40e6  # each of the 600 holds 4 MB
+
+
+@pytest.mark.parametrize("args", ["data.txt", "-q ab data.txt", "--loss_function logistic /etc/passwd"])
+def test_a_word_that_vw_would_read_as_a_file_is_refused(args):
+    with pytest.raises(ConfigError, match="which VW would read as a data file"):
+        VW(Task("binary"), args=args)
