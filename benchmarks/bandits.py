@@ -21,22 +21,20 @@ from penstock.events import Features
 __all__ = ["ask", "ask_many_arms", "ask_shared"]
 
 _DIMENSION: Final = 50
-_SHARE: Final = (
-    500  # of the events that other benchmarks use, one in so many: the naive peers take milliseconds
-)
+_SHARE: Final = 50  # of the events of other benchmarks, one in so many: naive peers take milliseconds
 
 _METHOD: Final = """\
 Ten arms, 50 numbers in the context: the probabilities of all arms, then one exact update of the arm that the
-log says was played. *In a log* is one call of `LinUCB.progress` for all events, arms by name, features hashed.
+log says was played. *In a log* is one `LinUCB.progress` for all events, arms by name, features hashed.
 *One at a time* is `probabilities` and `learn` for each event, on objects that were built before.
 
 *numpy* keeps the inverse of every arm in one array, scores all arms by two matrix products and updates by
 Sherman and Morrison's formula, which is as fast as numpy gets. *Naive* is what most examples show: invert the
-matrix of every arm, draw its weights with `multivariate_normal`. River is `LinUCBDisjoint`, MABWiser `LinUCB`,
-if it is installed, asked and updated event by event; both decide, and learn what the log says was played."""
+matrix of each arm, draw its weights with `multivariate_normal`. River is `LinUCBDisjoint`, MABWiser, if
+installed, `LinUCB`, asked and updated event by event; both decide, and learn what the log says was played."""
 
 _METHOD_MANY: Final = """\
-As before, with a thousand arms, each with its own model. All have been played, so that nothing is left out."""
+As before, with a thousand arms, each with its own model. All have been played: nothing is left out."""
 
 _METHOD_SHARED: Final = """\
 One model for 10,000 actions, each with 50 features of its own and none in common; decisions only, a whole

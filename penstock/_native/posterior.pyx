@@ -31,7 +31,7 @@ What the arm cannot explain of the shared features, ``z - W'x``, then teaches th
 
 from libc.math cimport INFINITY, copysign, exp, fabs, fmax, fmin, pow, sqrt
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 from libcpp.algorithm cimport sort
 from libcpp.utility cimport pair
 from libcpp.vector cimport vector
@@ -144,6 +144,15 @@ cdef cppclass Vector:
     double square  # sum of x²
 
 
+cdef struct Layout:
+    # Which features a row has, and how many were known then.
+    const uint32_t* first
+    const uint32_t* second
+    Py_ssize_t n_first
+    Py_ssize_t n_second
+    Py_ssize_t known
+
+
 cdef cppclass Gatherer:
     # From hashes to a vector. Features nobody knows yet get the next numbers, for this event only.
     vector[uint32_t] fresh
@@ -152,14 +161,43 @@ cdef cppclass Gatherer:
     vector[int32_t] place   # of each feature in the vector that is being gathered
     vector[pair[int32_t, double]] pairs
     Py_ssize_t dropped
+    # A row with the same features as the one before needs new values only: entry e goes to rank[e].
+    vector[int32_t] numbers
+    vector[int32_t] rank
+    Layout layout
+    Py_ssize_t entry
+    bint replays
+    bint replayable
 
     __init__():
-        this.dropped = 0
+        this.dropped = this.entry = 0
+        this.replays = this.replayable = False
 
 
 cdef void prepare(Gatherer* g, FeatureIndex index) noexcept:
     g.place.assign(index.limit, -1)
     g.table.assign(index.table.size(), -1)
+
+
+cdef inline bint begin(Gatherer* g, Vector* v, const Layout* layout) noexcept nogil:
+    """Start a row; returns whether its features are those of the row before."""
+    g.replays = (
+        g.replayable
+        and g.layout.known == layout.known
+        and g.layout.n_first == layout.n_first
+        and g.layout.n_second == layout.n_second
+        and memcmp(g.layout.first, layout.first, layout.n_first * sizeof(uint32_t)) == 0
+        and memcmp(g.layout.second, layout.second, layout.n_second * sizeof(uint32_t)) == 0
+    )
+    g.entry = 0
+    if not g.replays:
+        g.layout = layout[0]
+        g.replayable = True
+        g.numbers.clear()
+        forget_fresh(g)
+        v.at.clear()
+        v.x.clear()
+    return g.replays
 
 
 cdef inline void forget_fresh(Gatherer* g) noexcept nogil:
@@ -172,55 +210,76 @@ cdef inline void forget_fresh(Gatherer* g) noexcept nogil:
 
 
 cdef void put(FeatureIndex index, Gatherer* g, Vector* v, uint32_t feature, double value) noexcept nogil:
-    cdef int32_t at = index.find(feature)
+    cdef int32_t at
     cdef Py_ssize_t known = index.order.size()
     cdef uint32_t place
+    if not fabs(value) <= LARGEST_X:
+        value = copysign(LARGEST_X, value)
+    if g.replays:
+        at = g.rank[g.entry]
+        g.entry += 1
+        if at >= 0:
+            v.x[at] = value
+        return
+    at = index.find(feature)
     if at < 0:
+        g.replayable = g.replayable and known >= index.limit
         place = (feature * 2654435769U) & index.mask
         while g.table[place] >= 0 and g.fresh[g.table[place]] != feature:
             place = (place + 1) & index.mask
         if g.table[place] < 0:
             if known + <Py_ssize_t>g.fresh.size() >= index.limit:
                 g.dropped += 1
+                g.numbers.push_back(-1)
                 return
             g.table[place] = <int32_t>g.fresh.size()
             g.taken.push_back(place)
             g.fresh.push_back(feature)
         at = <int32_t>(known + g.table[place])
-    if not fabs(value) <= LARGEST_X:
-        value = copysign(LARGEST_X, value)
     if g.place[at] >= 0:
+        g.replayable = False
         value += v.x[g.place[at]]
         v.x[g.place[at]] = value if fabs(value) <= LARGEST_X else copysign(LARGEST_X, value)
         return
     g.place[at] = <int32_t>v.at.size()
+    g.numbers.push_back(at)
     v.at.push_back(at)
     v.x.push_back(value)
 
 
 cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
-    """Bring the entries into ascending order."""
+    """Bring the entries into ascending order, and remember where each went."""
     cdef Py_ssize_t i, n = v.at.size()
     cdef bint ascends = True
-    for i in range(n):
-        g.place[v.at[i]] = -1
-        ascends = ascends and (i == 0 or v.at[i - 1] < v.at[i])
-    if not ascends:
-        g.pairs.clear()
+    if not g.replays:
+        for i in range(1, n):
+            ascends = ascends and v.at[i - 1] < v.at[i]
+        if not ascends:
+            g.pairs.clear()
+            for i in range(n):
+                g.pairs.push_back(pair[int32_t, double](v.at[i], v.x[i]))
+            sort(g.pairs.begin(), g.pairs.end())
+            for i in range(n):
+                v.at[i] = g.pairs[i].first
+                v.x[i] = g.pairs[i].second
         for i in range(n):
-            g.pairs.push_back(pair[int32_t, double](v.at[i], v.x[i]))
-        sort(g.pairs.begin(), g.pairs.end())
+            g.place[v.at[i]] = <int32_t>i
+        g.rank.resize(g.numbers.size())
+        for i in range(<Py_ssize_t>g.numbers.size()):
+            g.rank[i] = -1
+            if g.numbers[i] >= 0:
+                g.rank[i] = g.place[g.numbers[i]]
         for i in range(n):
-            v.at[i] = g.pairs[i].first
-            v.x[i] = g.pairs[i].second
-    v.dense = n > 0 and v.at[n - 1] == n - 1
+            g.place[v.at[i]] = -1
+        v.dense = n > 0 and v.at[n - 1] == n - 1
+        if v.dense:
+            v.x.resize(padded(n))  # with zeros
     if v.dense:
-        v.x.resize(padded(n))  # with zeros
         v.square = dense_dot(v.x.data(), v.x.data(), n)
-    else:
-        v.square = 0.0
-        for i in range(n):
-            v.square += v.x[i] * v.x[i]
+        return
+    v.square = 0.0
+    for i in range(n):
+        v.square += v.x[i] * v.x[i]
 
 
 cdef struct Matrix:
@@ -531,7 +590,6 @@ cdef class Model:
             for i in range(first, run.n):
                 low = run.starts[i]
                 k = run.starts[i + 1] - low
-                forget_fresh(&run.own_gather)
                 if not self.shared:
                     self.gather_own(run, own_index, i)
                 if run.predicts:
@@ -565,8 +623,11 @@ cdef class Model:
 
     cdef void gather_own(self, Run* run, FeatureIndex index, Py_ssize_t i) noexcept nogil:
         cdef Py_ssize_t e
-        run.x.at.clear()
-        run.x.x.clear()
+        cdef Layout layout = Layout(
+            run.contexts.indices + run.contexts.indptr[i], NULL,
+            run.contexts.indptr[i + 1] - run.contexts.indptr[i], 0, index.order.size(),
+        )
+        begin(&run.own_gather, &run.x, &layout)
         if self.intercept:
             put(index, &run.own_gather, &run.x, CONSTANT, 1.0)
         for e in range(run.contexts.indptr[i], run.contexts.indptr[i + 1]):
@@ -579,9 +640,12 @@ cdef class Model:
         cdef Py_ssize_t e, f
         cdef const Matrix* contexts = &run.contexts
         cdef const Matrix* actions = &run.actions
-        forget_fresh(&run.common_gather)  # new features count as if this action were the only one
-        run.z.at.clear()
-        run.z.x.clear()
+        cdef Layout layout = Layout(
+            contexts.indices + contexts.indptr[i], actions.indices + actions.indptr[j],
+            contexts.indptr[i + 1] - contexts.indptr[i], actions.indptr[j + 1] - actions.indptr[j],
+            index.order.size(),
+        )
+        begin(&run.common_gather, &run.z, &layout)  # new features count as if this action were the only one
         if self.shared:
             if self.intercept:
                 put(index, &run.common_gather, &run.z, CONSTANT, 1.0)

@@ -531,6 +531,7 @@ cdef class Tally:
         cdef Py_ssize_t at = <Py_ssize_t>totals[CURSOR], i
         cdef double* entry = view.ring_values + 2 * at
         cdef double* arm
+        view.stats[N_STATS * slot + SCORE] += 1.0
         if view.ring_slots[at] > PRIOR:
             arm = view.stats + N_STATS * view.ring_slots[at]
             arm[SCORE] -= 1.0
@@ -539,7 +540,6 @@ cdef class Tally:
             if arm[SCORE] <= 0.0:  # what is left is rounding error
                 arm[COUNT] = arm[TOTAL] = 0.0
         totals[WEIGHT] = fmax(totals[WEIGHT] - entry[0], 0.0)
-        view.stats[N_STATS * slot + SCORE] += 1.0
         view.ring_slots[at] = slot
         entry[0] = weight
         entry[1] = reward

@@ -54,7 +54,7 @@ def log_of(x, chosen, rewards, k, weights=None, z=None):
 
 
 def unpacked(packed):
-    """The symmetric matrix. Rows are whole blocks of eight; those on the diagonal are symmetric themselves."""
+    """The symmetric matrix. Rows are whole blocks of eight; those on the diagonal are symmetric."""
     rows, at = [], 0
     while at < len(packed):
         width = len(rows) // 8 * 8 + 8
