@@ -9,10 +9,20 @@ from typing import Final
 
 from tqdm import tqdm
 
-from benchmarks import files, guards, harness, parts, prequential, serving
+from benchmarks import bandits, files, guards, harness, parts, prequential, serving
 
 _RESULTS: Final = Path(__file__).parent / "results.md"
-_QUESTIONS: Final = (prequential.ask, serving.ask, files.ask, guards.ask, parts.ask_drift, parts.ask_metrics)
+_QUESTIONS: Final = (
+    prequential.ask,
+    serving.ask,
+    files.ask,
+    guards.ask,
+    parts.ask_drift,
+    parts.ask_metrics,
+    bandits.ask,
+    bandits.ask_many_arms,
+    bandits.ask_shared,
+)
 
 _INTRODUCTION: Final = """\
 # How fast, against whom

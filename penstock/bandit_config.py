@@ -64,13 +64,18 @@ class Followed(Strict):
 
 
 class RewardRules(Strict):
-    """How rewards are joined to decisions; see `penstock.joiner.Joiner`."""
+    """How rewards are joined to decisions; see `penstock.joiner.Joiner`.
+
+    With ``late: correct`` a reward that comes when its decision has been learned still reaches the policies
+    from whose statistics the old one can be taken back; estimates and the gate keep what they have judged.
+    """
 
     window_s: Annotated[float, Ge(0)] = 600.0
     default_reward: float | None = 0.0
     aggregate: Aggregate = "last"
     lateness_s: Annotated[float, Ge(0)] = 60.0
     max_pending: Annotated[int, Ge(1)] = 1_000_000
+    late: Literal["correct", "count"] = "count"
 
 
 class BanditPipeline(Strict):

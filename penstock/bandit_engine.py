@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock import bandits
-from penstock.bandits.base import FrozenPolicy, Policy, exact
+from penstock.bandits.base import Corrects, FrozenPolicy, Policy, exact
 from penstock.bandits.off_policy import Evaluation, PolicyReport
 from penstock.bandits.reward_model import LearnedReward
 from penstock.bandits.uniform import Uniform
 from penstock.decisions import Logged, Offers
-from penstock.errors import ConfigError
+from penstock.errors import BadRecord, ConfigError
 from penstock.notices import Notice
 from penstock.shadow import Contender, Fading, Shadow, ShadowRules
 from penstock.state import State, digest, prefixed, section
@@ -166,6 +166,35 @@ class BanditEngine:
                 notices += self.shadow.end_tick(self.n_events, contenders)
             start = stop
         return notices
+
+    def correct(self, logged: Logged, old: NDArray[np.float64], new: NDArray[np.float64]) -> bool:
+        """Exchange rewards that were learned, in every policy that can; return whether all of them could.
+
+        Estimates and the gate keep what they have: they have judged these decisions, and a test that may be
+        stopped at any time cannot be told its past anew.
+
+        Parameters
+        ----------
+        logged : Logged
+            Decisions learned before, n of them; their rewards play no part.
+        old, new : float64, shape (n,)
+
+        Raises
+        ------
+        BadRecord
+            If a new reward is outside of the declared range; nothing has changed then.
+        """
+        low, high = self.rules.reward_range
+        wrong = ~((new >= low) & (new <= high))
+        if wrong.any():
+            raise BadRecord(f"a reward in [{low}, {high}]", float(new[np.argmax(wrong)]), path="$.reward")
+        corrected = 0
+        for lane in self._lanes.values():
+            policy = lane.policy
+            if isinstance(policy, Corrects) and policy.corrects:
+                policy.correct(logged, old, new)
+                corrected += 1
+        return corrected == len(self._lanes)
 
     def _learn(self, logged: Logged) -> list[Notice]:
         predictions = self._model.progress(logged)

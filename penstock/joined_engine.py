@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TypeAlias
+
+import numpy as np
 
 from penstock.bandit_engine import BanditEngine, BanditRules
 from penstock.feedback import DecisionEvent, RewardEvent
-from penstock.joiner import Joiner
+from penstock.joiner import Correction, Joined, Joiner
 from penstock.logs import to_logged
 from penstock.notices import Notice
 from penstock.state import State, digest, prefixed, section
@@ -19,6 +22,14 @@ Feedback: TypeAlias = Sequence[DecisionEvent | RewardEvent]
 
 class JoinedEngine:
     """Joins decisions with rewards in event time, and learns what became certain.
+
+    Decisions of mode ``apprentice`` played a baseline. They are learned, and judged, as if what the policy
+    intended had been played with the probability it had: agreement with the baseline earns the highest
+    reward there is, disagreement the lowest. What the baseline really earned is kept beside, see
+    `baseline_reward`. Those of mode ``logging_only`` are learned as they were logged, with propensity 1.
+
+    A late reward that changes one already learned reaches the policies that can exchange it, see
+    `penstock.bandits.base.Corrects`; never the gate or the estimates, which have judged that decision.
 
     Parameters
     ----------
@@ -34,6 +45,10 @@ class JoinedEngine:
         self._joiner = joiner
         self._pipeline = pipeline
         self._n_unusable = 0  # decisions whose contexts hold what is no feature
+        self._n_uncorrected = 0  # corrections that not every policy could take
+        self._n_imitated = 0  # decisions of apprentices
+        self._n_agreed = 0  # of them, where the policy intended what was played
+        self._baseline_total = 0.0  # what they earned
 
     @property
     def n_events(self) -> int:
@@ -43,7 +58,19 @@ class JoinedEngine:
     @property
     def counts(self) -> dict[str, int]:
         """How often everything has happened that can happen to a decision or a reward."""
-        return {**self._joiner.counts, "unusable": self._n_unusable, "learned": self.n_events}
+        return {
+            **self._joiner.counts,
+            "unusable": self._n_unusable,
+            "uncorrected": self._n_uncorrected,
+            "imitated": self._n_imitated,
+            "agreed": self._n_agreed,
+            "learned": self.n_events,
+        }
+
+    @property
+    def baseline_reward(self) -> float:
+        """Mean of what the baseline earned where an apprentice looked on; NaN before the first decision."""
+        return self._baseline_total / self._n_imitated if self._n_imitated else float("nan")
 
     def ticks(self, events: Feedback) -> Iterator[Feedback]:
         """Give the events as they are: where a tick ends is known only once they are joined."""
@@ -52,11 +79,52 @@ class JoinedEngine:
     def progress(self, events: Feedback) -> list[Notice]:
         """Take feedback in its order of arrival; learn the decisions that have their final reward."""
         joined = self._joiner.take(events)
-        if not len(joined):
+        notices: list[Notice] = []
+        start = 0
+        for correction in joined.corrections:
+            notices += self._learn(joined, start, correction.after)
+            start = correction.after
+            self._correct(correction)
+        return notices + self._learn(joined, start, len(joined))
+
+    def _learn(self, joined: Joined, start: int, stop: int) -> list[Notice]:
+        if start == stop:
             return []
-        logged, unusable = to_logged(joined.decisions, joined.rewards, pipeline=self._pipeline)
+        decisions: list[DecisionEvent] = []
+        rewards: list[float] = []
+        for event, reward in zip(
+            joined.decisions[start:stop], joined.rewards[start:stop].tolist(), strict=True
+        ):
+            if event.mode != "apprentice":
+                decisions.append(event)
+                rewards.append(reward)
+                continue
+            intention = _intention(event)
+            if intention is None:
+                self._n_unusable += 1
+                continue
+            agrees = intention.chosen == event.chosen
+            self._n_imitated += 1
+            self._n_agreed += agrees
+            self._baseline_total += reward
+            decisions.append(intention)
+            rewards.append(self.bandit.rules.reward_range[agrees])
+        logged, unusable = to_logged(decisions, np.array(rewards, np.float64), pipeline=self._pipeline)
         self._n_unusable += len(unusable)
         return self.bandit.progress(logged)
+
+    def _correct(self, correction: Correction) -> None:
+        event, old, new = correction.decision, correction.old, correction.new
+        if old is None:  # it was dropped, so nobody has learned it
+            self._n_uncorrected += 1
+        elif event.mode == "apprentice":  # whether it agreed does not depend on the reward
+            if _intention(event) is not None:
+                self._baseline_total += new - old
+        else:
+            rewards = np.array([new])
+            logged, _ = to_logged([event], rewards, pipeline=self._pipeline)
+            if len(logged) and not self.bandit.correct(logged, np.array([old]), rewards):
+                self._n_uncorrected += 1
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Nothing to put beside a snapshot's evidence: estimates, taken here, would depend on the reading."""
@@ -66,6 +134,10 @@ class JoinedEngine:
         """Everything it knows; what waits to be joined, too."""
         return {
             "n_unusable": self._n_unusable,
+            "n_uncorrected": self._n_uncorrected,
+            "n_imitated": self._n_imitated,
+            "n_agreed": self._n_agreed,
+            "baseline_total": self._baseline_total,
             **prefixed(self._joiner.state(), "joiner"),
             **prefixed(self.bandit.state(), "bandit"),
         }
@@ -73,9 +145,25 @@ class JoinedEngine:
     def restore(self, state: State) -> None:
         """Become what `state` was taken from."""
         self._n_unusable = int(state["n_unusable"])  # type: ignore[arg-type]
+        self._n_uncorrected = int(state["n_uncorrected"])  # type: ignore[arg-type]
+        self._n_imitated = int(state["n_imitated"])  # type: ignore[arg-type]
+        self._n_agreed = int(state["n_agreed"])  # type: ignore[arg-type]
+        self._baseline_total = float(state["baseline_total"])  # type: ignore[arg-type]
         self._joiner.restore(section(state, "joiner"))
         self.bandit.restore(section(state, "bandit"))
 
     def digest(self) -> str:
         """Hex SHA-256 over the whole state."""
         return digest(self.state())
+
+
+def _intention(event: DecisionEvent) -> DecisionEvent | None:
+    """Return the decision that an apprentice would have made; None if it is not known, or is impossible."""
+    if event.intended is None:
+        return None
+    position, probabilities = event.intended
+    if not probabilities[position] > 0.0:
+        return None
+    return replace(
+        event, chosen=position, propensity=probabilities[position], probabilities=probabilities, intended=None
+    )

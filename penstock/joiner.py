@@ -60,11 +60,15 @@ class Correction:
     old : float or None
         What it was emitted with, or last corrected to; None if it was dropped for want of a reward.
     new : float
+    after : int
+        How many of the decisions that were emitted by the same call came before it: where it belongs in the
+        order of learning, however the events are cut into calls.
     """
 
     decision: DecisionEvent
     old: float | None
     new: float
+    after: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,7 +327,9 @@ class Joiner:
         label = self._aggregate(entry.rewards.values())
         if label != entry.label:
             self._counts["corrections"] += 1
-            output.corrections.append(Correction(decision=entry.event, old=entry.label, new=label))
+            output.corrections.append(
+                Correction(decision=entry.event, old=entry.label, new=label, after=len(output.decisions))
+            )
             entry.label = label
 
     def _hold(self, event: RewardEvent, key: str | int) -> None:

@@ -1,5 +1,6 @@
 """An application decides, rewards come late, the daemon learns, is killed, and hands back better policies."""
 
+import functools
 import json
 import random
 import signal
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from penstock import Predictor, SnapshotStore, bandit_config, bandit_evaluate, checkpoints, runner
-from penstock.actor import audit
+from penstock.actor import Actor, audit
 from penstock.errors import DataError
 from penstock.feedback import parse
 from penstock.sinks import FileSink
@@ -22,14 +23,14 @@ APPLICATION = """
 import random, sys, time
 from penstock import Predictor
 
-log, snapshots, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
+log, snapshots, n, pause_s = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 chance = random.Random(7)
 late = []
 with Predictor(snapshots, wait_s=None, cold_start="uniform", sink=log, poll_s=0.02, pipeline="loop") as app:
     for i in range(n):
         who = chance.choice(["news", "sport", "weather"])
         decision = app.act({"likes": who}, ["news", "sport", "weather"], id=f"d-{i}")
-        time.sleep(0.001)
+        time.sleep(pause_s)
         if decision.action == who:
             late.append(decision.id)
         if len(late) > 40 and chance.random() < 0.9:
@@ -64,11 +65,22 @@ def until(condition, seconds=60):
 
 
 def test_every_decision_is_learned_once_though_the_daemon_is_killed_five_times(tmp_path):
-    n = 5000
+    close_the_loop(tmp_path, 5000, pause_s=0.001)
+
+
+@pytest.mark.crash
+def test_fifty_thousand_decisions_are_learned_once(tmp_path):
+    close_the_loop(tmp_path, 50_000, pause_s=0.0002)
+
+
+def close_the_loop(tmp_path, n, *, pause_s):
     path = tmp_path / "loop.yaml"
     path.write_text(json.dumps(given(tmp_path)))
     application = subprocess.Popen(
-        [sys.executable, "-c", APPLICATION, str(tmp_path / "log"), str(tmp_path / "snapshots"), str(n)]
+        [
+            *(sys.executable, "-c", APPLICATION),
+            *(str(tmp_path / "log"), str(tmp_path / "snapshots"), str(n), str(pause_s)),
+        ]
     )
     command = [sys.executable, "-m", "penstock", "run", str(path), "--follow", "--batch", "100", "-q"]
     chance = random.Random(0)
@@ -109,18 +121,21 @@ def test_every_decision_is_learned_once_though_the_daemon_is_killed_five_times(t
     store = SnapshotStore(tmp_path / "snapshots")
     lines = (tmp_path / "log" / "decisions.jsonl").read_text().splitlines()
     assert len(lines) == n
-    versions = set()
-    for line in lines[::7]:
-        event = parse(line)
-        versions.add(event.snapshot)
+    actor = functools.cache(lambda version: Actor.of(*store.load(version)))
+    events = [parse(line) for line in lines]
+    for event in events:
         if event.snapshot:
+            assert actor(event.snapshot).redo(event) == event
+        else:
             assert audit(event, store) == event
+    versions = {event.snapshot for event in events}
     assert len(versions) > 1
     rewards = {
         json.loads(line)["id"] for line in (tmp_path / "log" / "rewards.jsonl").read_text().splitlines()
     }
     late = [json.loads(line)["id"] in rewards for line in lines[-1000:]]
     assert sum(late) / len(late) > 0.6  # chance gets a third
+    print(f"{n} decisions by {len(versions)} policies, 5 kills, {len(rewards)} rewards")
 
 
 def test_feedback_of_a_directory_can_be_evaluated_off_policy(tmp_path):

@@ -30,15 +30,15 @@ def verified(out: NDArray[np.float64], offers: Offers) -> NDArray[np.float64]:
 
 
 class Slots:
-    """The slot, and the hash of the name, of every arm in some offers."""
+    """The slot of every arm in some offers, and if it is to draw, the hash of its name."""
 
     __slots__ = ("hashes", "slots")
 
-    def __init__(self, roster: Roster, offers: Offers) -> None:
+    def __init__(self, roster: Roster, offers: Offers, *, draws: bool) -> None:
         m = len(offers.arms)
         self.slots = np.empty(m, np.int64)
-        self.hashes = np.empty(m, np.uint64)
-        look_up(roster.index, offers.arms, self.slots, self.hashes)
+        self.hashes = np.zeros(m, np.uint64)
+        look_up(roster.index, offers.arms, self.slots, self.hashes if draws else None)
 
 
 class Outcomes:

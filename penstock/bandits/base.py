@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from penstock.decisions import Logged, Offers
 from penstock.state import State
 
-__all__ = ["FrozenPolicy", "Policy", "exact"]
+__all__ = ["Corrects", "FrozenPolicy", "Policy", "exact"]
 
 _SUM_TOLERANCE = 1e-9
 
@@ -67,6 +67,27 @@ class Policy(Protocol):
     @staticmethod
     def load(state: dict[str, Any]) -> FrozenPolicy:
         """Rebuild a frozen policy from `FrozenPolicy.state`; arrays may be read-only memory maps."""
+        ...
+
+
+@runtime_checkable
+class Corrects(Protocol):
+    """What a policy may also do: exchange the reward of a decision that it has learned already."""
+
+    @property
+    def corrects(self) -> bool:
+        """Whether `correct` is exact now; it depends on parameters, and on what has been forgotten."""
+        ...
+
+    def correct(self, logged: Logged, old: NDArray[np.float64], new: NDArray[np.float64]) -> None:
+        """Become what the policy would be had it learned `new` and not `old`, but for rounding.
+
+        Parameters
+        ----------
+        logged : Logged
+            Decisions learned before, n of them; their rewards play no part.
+        old, new : float64, shape (n,)
+        """
         ...
 
 

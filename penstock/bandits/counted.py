@@ -18,8 +18,8 @@ from penstock.state import State
 
 __all__ = ["Counted", "FrozenCounts"]
 
+_SAMPLED: Final = ("beta", "gaussian")  # rules that draw
 _LAST: Final = STATS.index("last")
-_WINDOW_FIELDS: Final = ("ring_slots", "ring_values")
 
 
 class _Counts:
@@ -36,7 +36,7 @@ class _Counts:
         self.ring_values = np.zeros((window, 2))
 
     def run(self, offers: Offers, logged: Logged | None, out: NDArray[np.float64] | None) -> None:
-        found = Slots(self.roster, offers)
+        found = Slots(self.roster, offers, draws=self.settings["rule"] in _SAMPLED)
         outcomes = Outcomes(logged) if logged else None
         self.kernel.run(
             self.stats,

@@ -153,6 +153,7 @@ class _Tables:
         self.common = _Bank(**shape, rows=1) if shared or hybrid else None
         self.cross = self.moments = np.zeros((0, 0, 0))
         self.nothing = FeatureIndex(1)
+        self.draws = settings["explore"] != "ucb" and not shared
         if hybrid:
             self.fit_crosses()
 
@@ -177,7 +178,7 @@ class _Tables:
             self.fit_crosses()
 
     def decide(self, offers: Offers, out: NDArray[np.float64]) -> None:
-        found = Slots(self.roster, offers)
+        found = Slots(self.roster, offers, draws=self.draws)
         own, common = self.own, self.common
         self.model.decide(
             own.arrays if own else None,
@@ -197,7 +198,7 @@ class _Tables:
 
     def run(self, logged: Logged, out: NDArray[np.float64] | None) -> None:
         offers = logged.offers
-        found = Slots(self.roster, offers)
+        found = Slots(self.roster, offers, draws=self.draws)
         contexts, actions = _columns(offers.contexts), _columns(offers.actions)
         outcomes = Outcomes(logged)
         done = 0
@@ -230,7 +231,7 @@ class _Tables:
     def frozen(self) -> _Tables:
         twin = _Tables.__new__(_Tables)
         twin.settings, twin.model, twin.nothing = self.settings, self.model, self.nothing
-        twin.roster, twin.totals = self.roster.copy(), self.totals.copy()
+        twin.draws, twin.roster, twin.totals = self.draws, self.roster.copy(), self.totals.copy()
         n_rows = len(self.roster) + 1
         twin.own = self.own.frozen(n_rows) if self.own else None
         twin.common = self.common.frozen(1) if self.common else None

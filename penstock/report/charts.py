@@ -26,12 +26,15 @@ __all__ = [
     "evidence_axis",
     "evidence_chart",
     "finite",
+    "grid",
     "lanes",
     "line_path",
     "number",
     "off_chart",
+    "percent",
     "race_chart",
     "scatter_apart",
+    "shortened",
     "text",
     "ticks",
     "value_axis",
@@ -275,11 +278,13 @@ def scatter_apart(wanted: Sequence[float], gap: float, high: float) -> list[floa
     return placed
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return an x position for an attribute."""
     return f"{100.0 * share:.2f}%"
 
 
-def _grid(y: Axis, top: float, height: float) -> str:
+def grid(y: Axis, top: float, height: float) -> str:
+    """Return the horizontal lines of a plot with their labels to the left."""
     rows = []
     for value, label in y.ticks:
         at = top + height * (1.0 - y.share(value))
@@ -294,7 +299,7 @@ def _x_labels(x: Axis, bottom: float) -> str:
     """Tick labels under the plot; every second one only where there is room for it."""
     pieces = []
     for i, (value, label) in enumerate(x.ticks):
-        at = _percent(x.share(value))
+        at = percent(x.share(value))
         css = ' class="spare"' if i % 2 else ""
         pieces.append(
             f'<g{css}><line class="tick" x1="{at}" x2="{at}" y1="{bottom:.1f}" y2="{bottom + 5:.1f}"/>'
@@ -372,7 +377,7 @@ def _flags(flags: Sequence[Flag], x: Axis, height: float) -> tuple[str, float]:
     used = max((place[0] + 1 for _, places in layouts for place in places if place), default=0)
     top = used * _LANE_PX + 6.0
     pieces = [
-        f'<svg class="flag {flag.kind}" x="{_percent(x.share(flag.event))}">'
+        f'<svg class="flag {flag.kind}" x="{percent(x.share(flag.event))}">'
         f"<title>{text(flag.detail)}</title>"
         f'<line x1="0" x2="0" y1="{top:.1f}" y2="{top + height:.1f}"/>'
         f'<path d="M-4.5 {top - 5:.1f}h9L0 {top + 3:.1f}z"/></svg>'
@@ -385,7 +390,7 @@ def _flags(flags: Sequence[Flag], x: Axis, height: float) -> tuple[str, float]:
             base = place[0] * _LANE_PX + 12.0
             offset, anchor = (-6, "end") if place[1] else (6, "start")
             pieces.append(
-                f'<svg class="flag {flag.kind} {css}" x="{_percent(share)}">'
+                f'<svg class="flag {flag.kind} {css}" x="{percent(share)}">'
                 f'<line class="stem" x1="0" x2="0" y1="{base - 10:.1f}" y2="{top:.1f}"/>'
                 f'<text x="{offset}" y="{base:.1f}" text-anchor="{anchor}">{text(label)}</text></svg>'
             )
@@ -397,18 +402,18 @@ def _bands(bands: Sequence[Band], x: Axis, top: float) -> str:
     for i, band in enumerate(bands):
         start, width = x.share(band.start), max(0.0, x.share(band.stop) - x.share(band.start))
         pieces.append(
-            f'<rect class="{band.css}" x="{_percent(start)}" width="{_percent(width)}" '
+            f'<rect class="{band.css}" x="{percent(start)}" width="{percent(width)}" '
             f'y="{top:.1f}" height="12">'
             f"<title>{text(band.detail)}</title></rect>"
         )
         if i:  # the first model replaced nothing
             pieces.append(
-                f'<svg class="replace" x="{_percent(start)}"><title>{text(band.detail)}</title>'
+                f'<svg class="replace" x="{percent(start)}"><title>{text(band.detail)}</title>'
                 f'<path d="M-1.5 {top - 6:.1f}h3v24h-3z"/></svg>'
             )
     for band in bands:
         for event, detail in band.refreshes:
-            at = _percent(x.share(event))
+            at = percent(x.share(event))
             pieces.append(
                 f'<line class="refresh" x1="{at}" x2="{at}" y1="{top + 5:.1f}" y2="{top + 12:.1f}">'
                 f"<title>{text(detail)}</title></line>"
@@ -426,6 +431,7 @@ def race_chart(
     bands: Sequence[Band],
     title: str,
     description: str,
+    key: str = "",
 ) -> str:
     """Draw every learner and baseline over the events, with flags above and what served below.
 
@@ -435,6 +441,8 @@ def race_chart(
         The x axis of every line.
     last : int
         Where the axis ends; it starts at 0.
+    key : str
+        Makes the ids unique on a page with several such charts; the script serves the one without.
     """
     x = Axis(0.0, float(max(last, 1)), ticks(0.0, float(max(last, 1)), 6))
     flag_shapes, top = _flags(flags, x, RACE_PX)
@@ -457,10 +465,12 @@ def race_chart(
             f"{text(shortened(clean(line.name)))}</text>"
         )
     return (
-        f'<svg id="plot" role="img" aria-labelledby="plot-title plot-desc" height="{bottom + 42:.0f}" '
+        f'<svg id="{key}plot" role="img" aria-labelledby="{key}plot-title {key}plot-desc" '
+        f'height="{bottom + 42:.0f}" '
         f'data-top="{top:.0f}" data-height="{RACE_PX:.0f}" data-last="{x.high:.0f}">'
-        f'<title id="plot-title">{text(title)}</title><desc id="plot-desc">{text(description)}</desc>'
-        f'<g class="grid" id="grid">{_grid(y, top, RACE_PX)}</g>'
+        f'<title id="{key}plot-title">{text(title)}</title>'
+        f'<desc id="{key}plot-desc">{text(description)}</desc>'
+        f'<g class="grid" id="{key}grid">{grid(y, top, RACE_PX)}</g>'
         f'<g class="axis"><line x1="0" x2="100%" y1="{bottom:.1f}" y2="{bottom:.1f}"/>{_x_labels(x, bottom)}'
         f'<text class="unit" x="50%" y="{bottom + 38:.1f}">events</text></g>'
         f"{flag_shapes}"
@@ -523,7 +533,7 @@ def evidence_chart(
     return (
         f'<svg role="img" aria-labelledby="{key}-title {key}-desc" height="{bottom + 24:.0f}">'
         f'<title id="{key}-title">{text(title)}</title><desc id="{key}-desc">{text(description)}</desc>'
-        f'<g class="grid">{_grid(y, top, EVIDENCE_PX)}</g>'
+        f'<g class="grid">{grid(y, top, EVIDENCE_PX)}</g>'
         f'<g class="axis"><line x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>'
         f'<text class="first" x="0" y="{bottom + 16}">event {number(first)}</text>'
         f'<text class="last" x="100%" y="{bottom + 16}">{number(last)}</text></g>'

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib.resources
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +22,18 @@ from penstock.report.charts import (
 )
 from penstock.report.data import Drift, Evidence, Promotion, Report, Trial
 from penstock.report.embedded import embedded
+from penstock.report.parts import (
+    HIDDEN,
+    counted,
+    document,
+    folded,
+    footer,
+    glossary,
+    header,
+    section,
+    strong,
+    swatch,
+)
 from penstock.report.view import RULES, View, capital, meaning, metric_name
 
 __all__ = ["render", "write"]
@@ -52,7 +61,6 @@ _WORDS: Final = (
 
 _SHOWN_ROWS: Final = 40  # of the timeline; the rest is folded away
 _SHOWN_TRIALS: Final = 12
-_HIDDEN: Final = ' hidden=""'  # in full, so that the page is well-formed XML too and can be checked
 _FEW_REFRESHES: Final = 3  # up to here they are rows like any other
 
 
@@ -65,33 +73,29 @@ def render(report: Report) -> str:
         Text in it is escaped wherever it goes; a value that is None or not finite is a gap.
     """
     view = View(report)
-    style, script = _asset("page.css"), _asset("page.js")
-    policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}"
     body = "\n".join(
         part
         for part in (
-            _header(view),
+            header(
+                name=report["name"],
+                source=report["source"],
+                task=report["task"],
+                events=report["events"],
+                seconds=report["seconds"],
+                rejected=report["rejected"],
+                digest=report["digest"],
+            ),
             _summary(view),
             _race(view),
             _table(view),
             _gate(view),
             _timeline(view),
-            _glossary(),
-            f"<footer>Made by Penstock {text(report['version'])}. This page is complete in itself: "
-            "it loads nothing.</footer>",
+            glossary(_WORDS),
+            footer(report["version"]),
         )
         if part
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}"/>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        '<meta name="color-scheme" content="light dark"/>\n'
-        f"<title>{text(report['name'])}: Penstock report</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        f"<main>\n{body}\n</main>\n"
-        f'<script type="application/json" id="data">{embedded(view)}</script>\n'
-        f"<script>{script}</script>\n</body>\n</html>\n"
-    )
+    return document(f"{text(report['name'])}: Penstock report", body, embedded(view))
 
 
 def write(path: Path, report: Report) -> None:
@@ -105,46 +109,6 @@ def write(path: Path, report: Report) -> None:
     tensors.replace(path, [render(report).encode()])
 
 
-def _asset(name: str) -> str:
-    return importlib.resources.files("penstock.report").joinpath(name).read_text("utf-8")
-
-
-def _hash(source: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
-
-
-def _counted(count: int, one: str, many: str = "") -> str:
-    return f"{number(count)} {one if count == 1 else many or one + 's'}"
-
-
-def _strong(value: object) -> str:
-    return f"<strong>{text(value)}</strong>"
-
-
-def _section(anchor: str, title: str, *parts: str) -> str:
-    inside = "\n".join(part for part in parts if part)
-    return f'<section aria-labelledby="{anchor}">\n<h2 id="{anchor}">{title}</h2>\n{inside}\n</section>'
-
-
-# --- what was run ---------------------------------------------------------------------------------------
-
-
-def _header(view: View) -> str:
-    report = view.report
-    facts = [("events", number(report["events"])), ("task", text(report["task"]))]
-    if report["seconds"] > 0:
-        speed = number(round(report["events"] / report["seconds"]))
-        facts.append(("speed", f"{speed} events/s"))
-        facts.append(("time", f"{number(report['seconds'])} s"))
-    facts.append(("bad records", number(report["rejected"])))
-    facts.append(("digest", f'<code title="{text(report["digest"])}">{text(report["digest"][:12])}</code>'))
-    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    return (
-        f'<header>\n<p class="brand">Penstock report</p>\n<h1>{text(report["name"])}</h1>\n'
-        f'<p class="source">{text(report["source"])}</p>\n<dl class="facts">{cells}</dl>\n</header>'
-    )
-
-
 # --- the headline ---------------------------------------------------------------------------------------
 
 
@@ -154,7 +118,7 @@ def _summary(view: View) -> str:
     if story:
         paragraphs.append(f"<p>{story}</p>")
     paragraphs += [f'<p class="note"><b>Note</b> {text(note)}</p>' for note in view.report["notes"]]
-    return _section("summary", "In short", *paragraphs)
+    return section("summary", "In short", *paragraphs)
 
 
 def _verdict(view: View) -> Iterator[tuple[str, str]]:
@@ -174,13 +138,13 @@ def _verdict(view: View) -> Iterator[tuple[str, str]]:
     direction = "higher" if view.higher(metric) else "lower"
     among = f" of {number(len(view.learners))} learners" if len(view.learners) > 1 else ""
     sentence = (
-        f"{_strong(name)} predicted best{among}: {text(metric_name(metric))} {_strong(number(value))} "
-        f"over {_counted(view.report['events'], 'event')} ({direction} is better)."
+        f"{strong(name)} predicted best{among}: {text(metric_name(metric))} {strong(number(value))} "
+        f"over {counted(view.report['events'], 'event')} ({direction} is better)."
     )
     rival = view.best(view.baselines, metric)
     if rival is not None:
         rule = f" ({text(RULES[rival[0]])})" if rival[0] in RULES else ""
-        sentence += f" The best baseline, {_strong(rival[0])}{rule}, got {_strong(number(rival[1]))}."
+        sentence += f" The best baseline, {strong(rival[0])}{rule}, got {strong(number(rival[1]))}."
     yield "lead", sentence
     if rival is not None and rival[0] != "no_change" and not view.better(metric, value, rival[1]):
         yield (
@@ -196,7 +160,7 @@ def _verdict(view: View) -> Iterator[tuple[str, str]]:
                 "warning",
                 f"<b>No learner beats the no-change baseline</b> on {text(metric_name(judged))}: "
                 f"{number(repeat[1])} for always saying the last label again, {number(top[1])} for "
-                f"{_strong(top[0])}. The labels are autocorrelated: each is much like the one before, "
+                f"{strong(top[0])}. The labels are autocorrelated: each is much like the one before, "
                 "so a score that looks good may mean little.",
             )
 
@@ -205,21 +169,21 @@ def _story(view: View) -> str:
     report = view.report
     parts = []
     if report["drifts"]:
-        parts.append(f"{_counted(len(report['drifts']), 'drift alarm')} rang")
+        parts.append(f"{counted(len(report['drifts']), 'drift alarm')} rang")
     refreshes = sum(promoted["how"] == "refresh" for promoted in report["promotions"])
     if refreshes:
-        parts.append(f"the serving model got newer weights {_counted(refreshes, 'time')}")
+        parts.append(f"the serving model got newer weights {counted(refreshes, 'time')}")
     replaced = [promoted for promoted in report["promotions"] if promoted["how"] == "replace"]
     if replaced:
         newest = replaced[-1]
         parts.append(
-            f"{_counted(len(replaced), 'candidate')} proved better and took over "
-            f"({'' if len(replaced) == 1 else 'at last '}{_strong(newest['learner'])} "
+            f"{counted(len(replaced), 'candidate')} proved better and took over "
+            f"({'' if len(replaced) == 1 else 'at last '}{strong(newest['learner'])} "
             f"at event {number(newest['event'])})"
         )
     refused = sum(trial["outcome"] == "rejected" for trial in report["gate"])
     if refused:
-        parts.append(f"{_counted(refused, 'candidate')} did not pass the gate")
+        parts.append(f"{counted(refused, 'candidate')} did not pass the gate")
     if not parts:
         return ""
     listed = parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
@@ -233,9 +197,7 @@ def _race(view: View) -> str:
     curves = view.report["curves"]
     title = "How well each learner predicted"
     if not curves["events"] or not view.metrics:
-        return _section(
-            "race-title", title, '<p class="hint">There are no curves: no events were scored.</p>'
-        )
+        return section("race-title", title, '<p class="hint">There are no curves: no events were scored.</p>')
     metric = view.metrics[0]
     kind = view.start_kind(metric)
     lines = view.lines(metric, kind)
@@ -249,16 +211,16 @@ def _race(view: View) -> str:
         flags=flags,
         bands=bands,
         title=f"{capital(metric_name(metric))} of {', '.join(view.drawn)}",
-        description=f"{view.caption(metric, kind)} {_counted(len(view.report['drifts']), 'drift alarm')} and "
-        f"{_counted(len(view.report['promotions']), 'promotion')} are marked; the tables below list them.",
+        description=f"{view.caption(metric, kind)} {counted(len(view.report['drifts']), 'drift alarm')} and "
+        f"{counted(len(view.report['promotions']), 'promotion')} are marked; the tables below list them.",
     )
     legend = "".join(
-        f'<li class="{line.css}" data-series="{i}"{_tooltip(line.name)}>{_swatch(line.css)}'
+        f'<li class="{line.css}" data-series="{i}"{_tooltip(line.name)}>{swatch(line.css)}'
         f"<bdi>{text(line.name)}</bdi>"
-        f"<small{'' if off_chart(line, axis) else _HIDDEN}>off the chart</small></li>"
+        f"<small{'' if off_chart(line, axis) else HIDDEN}>off the chart</small></li>"
         for i, line in enumerate(lines)
     )
-    return _section(
+    return section(
         "race-title",
         title,
         f'<p class="hint" id="caption">{text(view.caption(metric, kind))}</p>',
@@ -271,13 +233,6 @@ def _race(view: View) -> str:
 
 def _tooltip(name: str) -> str:
     return f' title="baseline: {text(RULES[name])}"' if name in RULES else ""
-
-
-def _swatch(css: str) -> str:
-    return (
-        '<svg class="swatch" width="24" height="8" aria-hidden="true">'
-        f'<path class="line {css}" d="M1 4h22"/></svg>'
-    )
 
 
 def _key(flags: Sequence[Flag], bands: Sequence[Band]) -> str:
@@ -369,7 +324,7 @@ def _table(view: View) -> str:
 
     def rows(names: Sequence[str]) -> str:
         return "".join(
-            f'<tr><th scope="row"{_tooltip(name)}>{_swatch(view.css(name))}<bdi>{text(name)}</bdi></th>'
+            f'<tr><th scope="row"{_tooltip(name)}>{swatch(view.css(name))}<bdi>{text(name)}</bdi></th>'
             f"{''.join(cell(name, metric) for metric in view.columns)}</tr>"
             for name in sorted((name for name in names if name in view.report["table"]), key=rank)
         )
@@ -382,7 +337,7 @@ def _table(view: View) -> str:
     )
     baselines = rows(view.baselines)
     below = f'<tbody class="baselines">{baselines}</tbody>' if baselines else ""
-    return _section(
+    return section(
         "table-title",
         "Final scores",
         '<p class="hint">Over all events. ↑ higher is better, ↓ lower is better; the best of a column is '
@@ -402,14 +357,14 @@ def _gate(view: View) -> str:
     if not trials:
         return ""
     first, more = trials[:_SHOWN_TRIALS], trials[_SHOWN_TRIALS:]
-    return _section(
+    return section(
         "gate-title",
         "At the gate",
         '<p class="hint">A candidate predicts the same events as the model that serves, unseen by anybody. '
         "The line is the evidence that it is better: 1 is none, below 1 speaks against it. It may serve once "
         "the line has reached the dashed one.</p>",
         f'<div class="trials">{"".join(first)}</div>',
-        _folded(f"{number(len(more))} more candidates", f'<div class="trials">{"".join(more)}</div>', more),
+        folded(f"{number(len(more))} more candidates", f'<div class="trials">{"".join(more)}</div>', more),
     )
 
 
@@ -417,7 +372,7 @@ def _trial(view: View, i: int, trial: Trial) -> str:
     log10 = [None if (v := finite(log_e)) is None else v / math.log(10.0) for log_e in trial["log_e"]]
     closed, outcome = trial["closed"], trial["outcome"]
     until = (
-        "still open" if closed is None else f"{outcome} after {_counted(closed - trial['opened'], 'event')}"
+        "still open" if closed is None else f"{outcome} after {counted(closed - trial['opened'], 'event')}"
     )
     name = f"version {number(trial['version'])}"
     threshold = (finite(trial["threshold"]) or 0.0) / math.log(10.0)
@@ -435,10 +390,6 @@ def _trial(view: View, i: int, trial: Trial) -> str:
         f'{name} <span class="badge {text(outcome)}">{text(until)}</span></figcaption>'
         f'<div class="frame">{chart}</div></figure>'
     )
-
-
-def _folded(summary: str, inside: str, content: Sequence[object]) -> str:
-    return f"<details><summary>{summary}</summary>{inside}</details>" if content else ""
 
 
 # --- the timeline ---------------------------------------------------------------------------------------
@@ -467,12 +418,12 @@ def _timeline(view: View) -> str:
     if not rows and not folded:
         return ""
     first, more = rows[:_SHOWN_ROWS], rows[_SHOWN_ROWS:]
-    return _section(
+    return section(
         "timeline-title",
         "What happened, and when",
         _events_table(first) if first else "",
-        _folded(f"{number(len(more))} more", _events_table(more), more),
-        _folded(
+        folded(f"{number(len(more))} more", _events_table(more), more),
+        folded(
             f"{number(len(folded))} refreshes: newer weights of what already served",
             _events_table(folded),
             folded,
@@ -529,7 +480,7 @@ def _proof(evidence: Evidence) -> Iterator[str]:
     if finite(evidence.get("gain")) is not None:
         yield f"better by {number(evidence['gain'])} an event"
     if "events" in evidence:
-        yield f"over {_counted(evidence['events'], 'event')}"
+        yield f"over {counted(evidence['events'], 'event')}"
     if finite(evidence.get("e_value")) is not None:
         threshold = finite(evidence.get("threshold"))
         needed = "" if threshold is None else f" ({number(threshold)} needed)"
@@ -539,16 +490,8 @@ def _proof(evidence: Evidence) -> Iterator[str]:
 def _no_harm(evidence: Evidence) -> Iterator[str]:
     """Say that newer weights were not shown worse; their e-value is the evidence that they are."""
     if "events" in evidence:
-        yield f"not shown to be worse over {_counted(evidence['events'], 'event')}"
+        yield f"not shown to be worse over {counted(evidence['events'], 'event')}"
     if finite(evidence.get("e_value")) is not None:
         threshold = finite(evidence.get("threshold"))
         stop = "" if threshold is None else f" ({number(threshold)} would have stopped them)"
         yield f"e-value against them {number(evidence['e_value'])}{stop}"
-
-
-# --- the words ------------------------------------------------------------------------------------------
-
-
-def _glossary() -> str:
-    items = "".join(f"<div><dt>{word}</dt><dd>{capital(meaning)}</dd></div>" for word, meaning in _WORDS)
-    return _section("words-title", "The words used here", f'<dl class="words">{items}</dl>')
