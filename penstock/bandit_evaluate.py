@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+import penstock
 from penstock import bandits, sources
 from penstock.bandit_config import BanditPipeline, Followed, Log, Simulated
 from penstock.bandits.environment import Environment, as_bandit, simulate
@@ -21,13 +25,21 @@ from penstock.decisions import Logged
 from penstock.errors import ConfigError, DataError
 from penstock.events import Batch, Task
 from penstock.logs import to_logged
+from penstock.report import Mark
+from penstock.report import bandit_data as shown
 from penstock.sources.decision_log import read_log
 from penstock.sources.feedback import FeedbackSource
 from penstock.state import State, digest, prefixed
 
 __all__ = ["BanditEvaluation", "evaluate"]
 
-_UNIFORM = "uniform"
+_UNIFORM: Final = "uniform"
+
+_POINTS: Final = 200  # of a curve
+_STRETCHES: Final = 60  # of the shares of actions
+_NAMED: Final = 8  # actions with a colour of their own: as many as a page has
+_PER_DECADE: Final = 5  # bins of propensities
+_DECADES: Final = 6  # smaller ones share a bin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +56,10 @@ class BanditEvaluation:
         Chance, and in simulation the one action that would have been best for all events.
     reasons : mapping of name to str
         Why there is no estimate of a policy's value on this log.
+    pipeline : BanditPipeline
+        What was evaluated.
+    simulated, log : optional
+        Curves, shares and intervals for a page; the one that fits the source.
     """
 
     events: int
@@ -53,6 +69,9 @@ class BanditEvaluation:
     policies: Mapping[str, Mapping[str, float]]
     baselines: Mapping[str, Mapping[str, float]]
     reasons: Mapping[str, str]
+    pipeline: BanditPipeline
+    simulated: shown.Simulated | None = None
+    log: shown.LogFindings | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
@@ -66,6 +85,28 @@ class BanditEvaluation:
             "reasons": dict(self.reasons),
             "drifts": [],
             "promotions": [],
+        }
+
+    def as_report(self) -> shown.BanditReport:
+        """Return what `penstock.report.bandit_page` draws."""
+        source = self.pipeline.source
+        marks: list[Mark] = []
+        if isinstance(source, Simulated) and source.drift_at is not None and source.drift_at < self.events:
+            marks.append({"event": source.drift_at, "text": "the rewards change"})
+        return {
+            "name": self.pipeline.name,
+            "source": _describe(source),
+            "events": self.events,
+            "seconds": self.seconds,
+            "digest": self.digest,
+            "version": penstock.__version__,
+            "rejected": self.rejected,
+            "baselines": list(self.baselines),
+            "table": {**self.policies, **self.baselines},
+            "reasons": self.reasons,
+            "marks": marks,
+            "simulated": self.simulated,
+            "log": self.log,
         }
 
     def table(self) -> Iterator[str]:
@@ -108,7 +149,17 @@ def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEva
     state: State = {}
     for name, policy in policies.items():
         state |= prefixed(policy.state(), name)
-    return BanditEvaluation(**found, digest=digest(state), seconds=time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    return BanditEvaluation(**found, pipeline=pipeline, digest=digest(state), seconds=seconds)
+
+
+def _describe(source: Simulated | Log | Followed) -> str:
+    """One line on where the events came from."""
+    if not isinstance(source, Simulated):
+        return Path(source.path).name
+    given = source.of.parameters
+    what = given.get("path") or given.get("dataset") or source.of.kind
+    return f"{Path(str(what)).name}, as a bandit: a policy learns only whether its action was right"
 
 
 def _simulated(
@@ -118,6 +169,8 @@ def _simulated(
     n = len(environment)
     late = max(1, n // 10)
     scores: dict[str, dict[str, float]] = {}
+    curves: dict[str, shown.RewardCurves] = {}
+    chosen: dict[str, NDArray[np.int64]] = {}
     for name, policy in {**policies, _UNIFORM: bandits.build(_UNIFORM, seed=pipeline.seed)}.items():
         result = simulate(policy, environment)
         scores[name] = {
@@ -125,17 +178,69 @@ def _simulated(
             "window_reward": float(result.rewards[-late:].mean()),
             "regret": float(result.regret[-1]),
         }
+        curves[name] = _curves(result.rewards, result.regret, late)
+        chosen[name] = result.chosen
     best = int(np.argmax(environment.rewards.sum(axis=0)))
     fixed = environment.rewards[:, best]
+    regret = environment.rewards.max(axis=1) - fixed
     baselines = {
         _UNIFORM: scores.pop(_UNIFORM),
         "best_fixed": {
             "reward": float(fixed.mean()),
             "window_reward": float(fixed[-late:].mean()),
-            "regret": float((environment.rewards.max(axis=1) - fixed).sum()),
+            "regret": float(regret.sum()),
         },
     }
-    return {"events": n, "rejected": rejected, "policies": scores, "baselines": baselines, "reasons": {}}
+    curves["best_fixed"] = _curves(fixed, np.cumsum(regret), late)
+    del chosen[_UNIFORM]
+    return {
+        "events": n,
+        "rejected": rejected,
+        "policies": scores,
+        "baselines": baselines,
+        "reasons": {},
+        "simulated": {
+            "events": _points(n, _POINTS).tolist(),
+            "curves": curves,
+            "window": late,
+            **_shares(chosen, environment),
+        },
+    }
+
+
+def _points(n: int, count: int) -> NDArray[np.int64]:
+    """Return at most `count` events, evenly spread over 1 … n, with the last."""
+    return np.unique(np.linspace(0, n, min(n, count) + 1).round().astype(np.int64))[1:]
+
+
+def _curves(rewards: NDArray[np.float64], regret: NDArray[np.float64], window: int) -> shown.RewardCurves:
+    at = _points(len(rewards), _POINTS)
+    earned = np.concatenate(([0.0], np.cumsum(rewards)))
+    before = np.maximum(at - window, 0)
+    return {
+        "average": (earned[at] / at).tolist(),
+        "window": ((earned[at] - earned[before]) / (at - before)).tolist(),
+        "regret": regret[at - 1].tolist(),
+    }
+
+
+def _shares(chosen: Mapping[str, NDArray[np.int64]], environment: Environment) -> dict[str, Any]:
+    """Count, of each policy, how often it chose which action as time went by."""
+    k = environment.rewards.shape[1]
+    stretches = _points(len(environment), _STRETCHES)
+    totals = sum(np.bincount(actions, minlength=k) for actions in chosen.values())
+    named = np.argsort(-np.asarray(totals), kind="stable")[:_NAMED]
+    return {
+        "actions": environment.offers.arms[named].tolist(),
+        "stretches": stretches.tolist(),
+        "shares": {
+            name: [
+                (np.bincount(part, minlength=k)[named] / len(part)).tolist()
+                for part in np.split(actions, stretches[:-1])
+            ]
+            for name, actions in chosen.items()
+        },
+    }
 
 
 def _environment(pipeline: BanditPipeline, source: Simulated, limit: int | None) -> tuple[Environment, int]:
@@ -164,6 +269,7 @@ def _on_log(
     limit: int | None,
 ) -> dict[str, Any]:
     rejected = 0
+    seen = _Seen()
 
     def log() -> Iterator[Logged]:
         nonlocal rejected
@@ -171,8 +277,10 @@ def _on_log(
         read = _joined(pipeline, source) if isinstance(source, Followed) else _read(pipeline, source)
         for logged, n_bad in read:
             rejected += n_bad
-            yield logged if len(logged) <= room else logged.slice(0, int(room))
-            room -= len(logged)
+            taken = logged if len(logged) <= room else logged.slice(0, int(room))
+            seen.update(taken)
+            yield taken
+            room -= len(taken)
             if room <= 0:
                 return
 
@@ -193,7 +301,54 @@ def _on_log(
         "policies": {name: scores[name] for name in policies},
         "baselines": {"logged": {"reward": report.mean_reward}, _UNIFORM: scores[_UNIFORM]},
         "reasons": {name: p.support.reason for name, p in report.policies.items() if p.support.reason},
+        "log": {
+            "primary": pipeline.estimators[0] if pipeline.estimators else "",
+            "estimates": list(_estimated(report)),
+            "mean_reward": report.mean_reward,
+            "alpha": report.alpha,
+            **seen.as_shown(),
+        },
     }
+
+
+class _Seen:
+    """Counts how a log decided: with which probabilities, for which actions."""
+
+    def __init__(self) -> None:
+        self._bins = np.zeros(_PER_DECADE * _DECADES + 1, np.int64)  # from 1 downwards
+        self._actions: Counter[str] = Counter()
+
+    def update(self, logged: Logged) -> None:
+        counts = logged.weights > 0.0
+        places = np.ceil(-_PER_DECADE * np.log10(logged.propensities[counts]) - 1e-9).astype(np.int64) - 1
+        self._bins += np.bincount(np.clip(places, 0, len(self._bins) - 1), minlength=len(self._bins))
+        self._actions.update(logged.offers.arms[logged.entries[counts]].tolist())
+
+    def as_shown(self) -> dict[str, Any]:
+        used = np.flatnonzero(self._bins)
+        edges = [10.0 ** (-i / _PER_DECADE) for i in range(len(self._bins))] + [0.0]
+        ranked = sorted(self._actions.items(), key=lambda entry: (-entry[1], entry[0]))
+        return {
+            "propensities": [
+                (edges[i + 1], edges[i], int(self._bins[i]))
+                for i in range(int(used.max(initial=-1)), int(used.min(initial=0)) - 1, -1)
+            ],
+            "actions": ranked[:_NAMED],
+            "other_actions": sum(count for _, count in ranked[_NAMED:]),
+        }
+
+
+def _estimated(report: Report) -> Iterator[shown.Estimated]:
+    for name, policy in report.policies.items():
+        for estimator, estimate in policy.estimates.items():
+            yield {
+                "policy": name,
+                "estimator": estimator,
+                "value": estimate.value,
+                "lower": estimate.interval.lower,
+                "upper": estimate.interval.upper,
+                "reason": estimate.reason or estimate.interval.reason,
+            }
 
 
 def _read(pipeline: BanditPipeline, source: Log) -> Iterator[tuple[Logged, int]]:

@@ -147,10 +147,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from penstock.evaluate import evaluate, results_table
 
-    if _is_bandit(arguments):
-        return _evaluate_policies(arguments)
     if arguments.report is not None and not arguments.report.parent.is_dir():
         raise ConfigError(f"--report {arguments.report}: there is no directory {arguments.report.parent}")
+    if _is_bandit(arguments):
+        return _evaluate_policies(arguments)
     result = evaluate(
         _pipeline(arguments),
         limit=arguments.limit,
@@ -208,8 +208,6 @@ def _bandit_pipeline(arguments: argparse.Namespace, *, kind: str = "log") -> Ban
 def _evaluate_policies(arguments: argparse.Namespace) -> int:
     from penstock import bandit_evaluate
 
-    if arguments.report is not None:
-        raise ConfigError("--report: there is no page for bandit pipelines yet")
     result = bandit_evaluate.evaluate(_bandit_pipeline(arguments), limit=arguments.limit)
     if not arguments.quiet or not arguments.json:
         print(*result.table(), sep="\n", file=sys.stderr)
@@ -219,6 +217,12 @@ def _evaluate_policies(arguments: argparse.Namespace) -> int:
             f"{result.rejected:,} bad records left out; digest {result.digest[:16]}",
             file=sys.stderr,
         )
+    if arguments.report is not None:
+        from penstock.report import bandit_page
+
+        bandit_page.write(arguments.report, result.as_report())
+        if not arguments.quiet:
+            print(f"report: {arguments.report}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(result.as_json()))
     return 0

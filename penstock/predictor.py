@@ -95,8 +95,10 @@ class Predictor:
         probability, as snapshot 0. None: there has to be a snapshot.
     mode : "online", "apprentice" or "logging_only"
         Whose decisions are played. ``online``: the policy's. ``apprentice``: the baseline's, which is the
-        first action offered unless `act` is told another; nothing is explored, and the policy learns from
-        whether it would have agreed. ``logging_only``: the application's own, which it has to tell `act`.
+        first action offered unless `act` is told another; nothing is explored, and the policy learns what it
+        would have drawn, with the highest reward where that was played and the lowest where it was not; real
+        rewards are kept beside. ``logging_only``: the application's own, which it has to tell `act`; learned
+        as it was played, with its real reward.
         In the last two the log also says what the policy would have done, and the propensity is 1: the
         baseline must not be a matter of chance.
     sink : Sink, path or None

@@ -161,3 +161,74 @@ def test_open_bandit_sample():
     uniform = result.baselines["uniform"]
     assert uniform["ips"] == pytest.approx(mean, rel=1e-3)
     assert uniform["ips_lower"] < mean < uniform["ips_upper"]
+
+
+def test_report_of_a_simulation_agrees_with_its_scores():
+    given = {**SIMULATED, "source": {**SIMULATED["source"], "drift_at": 300}}
+    result = bandit_evaluate.evaluate(bandit_config.parse(given), limit=1000)
+    report = result.as_report()
+    found = report["simulated"]
+    assert report["log"] is None
+    assert [mark["event"] for mark in report["marks"]] == [300]
+    assert len(found["events"]) == 200
+    assert found["events"][-1] == found["stretches"][-1] == 1000
+    assert found["curves"].keys() == {"linucb", "blind", "uniform", "best_fixed"}
+    for name, curves in found["curves"].items():
+        scores = report["table"][name]
+        assert curves["average"][-1] == pytest.approx(scores["reward"])
+        assert curves["window"][-1] == pytest.approx(scores["window_reward"])
+        assert curves["regret"][-1] == pytest.approx(scores["regret"])
+    assert found["shares"].keys() == {"linucb", "blind"}
+    assert all(sum(row) == pytest.approx(1.0) for rows in found["shares"].values() for row in rows)  # 7 kinds
+    json.dumps(report)
+
+
+def test_report_of_few_events_has_a_point_for_each():
+    result = bandit_evaluate.evaluate(bandit_config.parse(SIMULATED), limit=7)
+    found = result.as_report()["simulated"]
+    assert found["events"] == found["stretches"] == [1, 2, 3, 4, 5, 6, 7]
+    rewards = [a * e for a, e in zip(found["curves"]["blind"]["average"], found["events"], strict=True)]
+    assert all(step == pytest.approx(round(step)) for step in rewards)
+
+
+def test_report_of_a_log_counts_what_was_logged(tmp_path):
+    propensities = [0.5, 0.5, 0.1, 1.0, 1e-9]
+    with (tmp_path / "log.jsonl").open("w") as file:
+        for i, propensity in enumerate(propensities):
+            record = {
+                "actions": [f"a{j:02d}" for j in range(12)],
+                "action": f"a{i % 4:02d}",
+                "propensity": propensity,
+                "reward": 1.0,
+            }
+            file.write(json.dumps(record) + "\n")
+    report = bandit_evaluate.evaluate(on_log(tmp_path / "log.jsonl", max_weight=20.0)).as_report()
+    found = report["log"]
+    assert found["actions"] == [("a00", 2), ("a01", 1), ("a02", 1), ("a03", 1)]
+    assert found["other_actions"] == 0
+    assert sum(count for _, _, count in found["propensities"]) == len(propensities)
+    assert found["propensities"][0][0] == 0.0
+    assert found["propensities"][-1][1] == 1.0
+    ends = [low for low, _, _ in found["propensities"][1:]]
+    assert ends == [high for _, high, _ in found["propensities"][:-1]]  # no gaps
+    for propensity in propensities:
+        assert any(
+            count and low * (1 - 1e-9) <= propensity <= high for low, high, count in found["propensities"]
+        )
+    assert report["simulated"] is None
+
+
+@pytest.mark.parametrize("kind", ["simulated", "log"])
+def test_command_line_writes_a_page(tmp_path, capsys, kind):
+    write(tmp_path / "log.jsonl")
+    source = (
+        SIMULATED["source"] if kind == "simulated" else {"kind": "log", "path": str(tmp_path / "log.jsonl")}
+    )
+    (tmp_path / "p.yaml").write_text(json.dumps({**SIMULATED, "source": source, "max_weight": 2.0}))
+    given = ["evaluate", str(tmp_path / "p.yaml"), "--limit", "300"]
+    assert cli.main([*given, "--report", str(tmp_path / "out.html")]) == 0
+    page = (tmp_path / "out.html").read_text("utf-8")
+    assert "What each policy earned" in page if kind == "simulated" else "What each policy would earn" in page
+    assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().err
+    assert cli.main([*given, "--report", str(tmp_path / "no" / "out.html")]) == 2
+    assert "there is no directory" in capsys.readouterr().err

@@ -35,6 +35,9 @@ def test_every_question_is_answered(results):
         "Guards on against bare learning",
         "Drift detection",
         "Metrics",
+        "One bandit decision and one update, 10 arms",
+        "One bandit decision and one update, 1,000 arms",
+        "One bandit decision among 10,000 actions",
     ]
     assert re.search(r"^- machine: .+\n- versions: Penstock .+\n- size: 600 events", results, re.MULTILINE)
 

@@ -65,15 +65,16 @@ def until(condition, seconds=60):
 
 
 def test_every_decision_is_learned_once_though_the_daemon_is_killed_five_times(tmp_path):
-    close_the_loop(tmp_path, 5000, pause_s=0.001)
+    close_the_loop(tmp_path, 5000, pause_s=0.001, alive_s=0.3)
 
 
 @pytest.mark.crash
 def test_fifty_thousand_decisions_are_learned_once(tmp_path):
-    close_the_loop(tmp_path, 50_000, pause_s=0.0002)
+    close_the_loop(tmp_path, 50_000, pause_s=0.0002, alive_s=8.0)
 
 
-def close_the_loop(tmp_path, n, *, pause_s):
+def close_the_loop(tmp_path, n, *, pause_s, alive_s):
+    """Let an application decide n times while five daemons, one after the other, learn and are killed."""
     path = tmp_path / "loop.yaml"
     path.write_text(json.dumps(given(tmp_path)))
     application = subprocess.Popen(
@@ -89,7 +90,7 @@ def close_the_loop(tmp_path, n, *, pause_s):
         daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         until(lambda before=before: checkpoint.exists() and checkpoint.stat().st_mtime_ns != before)
-        time.sleep(chance.random() * 0.3)
+        time.sleep(chance.random() * alive_s)
         daemon.send_signal(signal.SIGKILL)
         daemon.wait()
     assert application.wait(timeout=120) == 0

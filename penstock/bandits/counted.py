@@ -20,6 +20,10 @@ __all__ = ["Counted", "FrozenCounts"]
 
 _SAMPLED: Final = ("beta", "gaussian")  # rules that draw
 _LAST: Final = STATS.index("last")
+_TOTAL: Final = STATS.index("total")
+_CLIPPED: Final = TOTALS.index("clipped")
+_PATHS: Final = ("exp3", "exp3s", "tsallis_inf")  # rules whose scores are not sums of rewards
+_LARGEST: Final = 1e18  # of a reward and a weight, as the kernel has it
 
 
 class _Counts:
@@ -169,6 +173,47 @@ class Counted(ArmPolicy):
                 **settings,
             }
         )
+
+    @property
+    def corrects(self) -> bool:
+        """Whether `correct` is exact: sums of rewards, all of one age, and none of them forgotten."""
+        settings = self._counts.settings
+        return (
+            settings["rule"] not in _PATHS
+            and settings["discount"] == 1.0
+            and not settings["window"]
+            and not self._roster.evicted
+        )
+
+    def correct(self, logged: Logged, old: NDArray[np.float64], new: NDArray[np.float64]) -> None:
+        """Become what the policy would be had it learned `new` and not `old`, but for rounding.
+
+        Parameters
+        ----------
+        logged : Logged
+            Decisions learned before, n of them; their rewards play no part.
+        old, new : float64, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If the policy does not sum rewards, or has forgotten some; see `corrects`.
+        """
+        if not self.corrects:
+            raise ValueError("only undiscounted sums, none of them forgotten, can be corrected")
+        counts = self._counts
+        low, high = counts.settings["low"], counts.settings["high"]
+        arms = logged.offers.arms[logged.entries]
+        for arm, weight, was, now in zip(arms, logged.weights, old, new, strict=True):
+            slot = self._roster.index.get(arm, 0)
+            if slot < 1 or not weight > 0.0:  # it was not learned, or its arm has been retired
+                continue
+            if high > low:
+                counts.totals[_CLIPPED] += float(not low <= now <= high) - float(not low <= was <= high)
+                change = (min(max(now, low), high) - min(max(was, low), high)) / (high - low)
+            else:
+                change = min(max(now, -_LARGEST), _LARGEST) - min(max(was, -_LARGEST), _LARGEST)
+            counts.stats[slot, _TOTAL] += min(weight, _LARGEST) * change
 
     def freeze(self) -> FrozenCounts:
         """Return a policy of what is known now, that later learning does not touch."""

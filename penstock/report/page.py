@@ -414,8 +414,8 @@ def _timeline(view: View) -> str:
         if not (fold and promoted["how"] == "refresh")
     ]
     rows = [row for _, row in sorted(entries, key=lambda entry: entry[0])]
-    folded = [row for promoted, row in _promotion_rows(report["promotions"]) if promoted["how"] == "refresh"]
-    if not rows and not folded:
+    quiet = [row for promoted, row in _promotion_rows(report["promotions"]) if promoted["how"] == "refresh"]
+    if not rows and not quiet:
         return ""
     first, more = rows[:_SHOWN_ROWS], rows[_SHOWN_ROWS:]
     return section(
@@ -424,9 +424,9 @@ def _timeline(view: View) -> str:
         _events_table(first) if first else "",
         folded(f"{number(len(more))} more", _events_table(more), more),
         folded(
-            f"{number(len(folded))} refreshes: newer weights of what already served",
-            _events_table(folded),
-            folded,
+            f"{number(len(quiet))} refreshes: newer weights of what already served",
+            _events_table(quiet),
+            quiet,
         )
         if fold
         else "",

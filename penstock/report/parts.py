@@ -77,7 +77,8 @@ def header(
 
 def footer(version: str) -> str:
     """Return the page's last line."""
-    return f"<footer>Made by Penstock {text(version)}. This page is complete in itself: it loads nothing.</footer>"
+    made = f"Made by Penstock {text(version)}"
+    return f"<footer>{made}. This page is complete in itself: it loads nothing.</footer>"
 
 
 def section(anchor: str, title: str, *parts: str) -> str:

@@ -1,0 +1,297 @@
+"""Feedback as it arrives: late rewards are corrected, apprentices imitate, actions come and go."""
+
+import math
+
+import numpy as np
+import pytest
+
+from penstock import bandit_config
+from penstock.bandit_engine import BanditEngine, BanditRules, PolicySpec
+from penstock.bandits import POLICIES, build
+from penstock.bandits.off_policy import Evaluation
+from penstock.decisions import Logged, Offers, draw, key_of
+from penstock.errors import BadRecord, ConfigError
+from penstock.feedback import DecisionEvent, RewardEvent
+from penstock.joined_engine import JoinedEngine
+from penstock.joiner import Joiner
+from penstock.shadow import ShadowRules
+from penstock.state import digest
+
+ARMS = ("news", "sport", "film")
+END = [DecisionEvent(id="end", time=1e9, context={}, actions=ARMS, chosen=0, propensity=1.0)]
+
+
+def engine(*kinds, reward_range=(0.0, 1.0), **joiner):
+    rules = BanditRules(
+        policies={kind: PolicySpec(kind=kind) for kind in kinds},
+        shadow=ShadowRules(refresh_every=100, min_effect=0.001),
+        reward_range=reward_range,
+        tick=16,
+    )
+    return JoinedEngine(rules, Joiner(**{"window_s": 5.0, **joiner}), pipeline="page")
+
+
+def decided(i, *, actions=ARMS, **fields):
+    chance = np.random.default_rng(i)
+    given = {
+        "id": f"d{i}",
+        "time": float(i),
+        "context": {"hour": i % 3},
+        "actions": tuple(actions),
+        "chosen": int(chance.integers(len(actions))),
+        "propensity": 1.0 / len(actions),
+    }
+    return DecisionEvent(**{**given, **fields})
+
+
+def rewarded(i, value=1.0, time=None):
+    return RewardEvent(id=f"d{i}", time=float(i) if time is None else time, value=value)
+
+
+# --- late rewards -----------------------------------------------------------------------------------------
+
+
+def late_feedback(n=300):
+    """Every third reward comes when its decision has been learned as silence; some of them twice."""
+    events = []
+    for i in range(n):
+        events.append(decided(i))
+        if i % 3 == 1:
+            events.append(rewarded(i, 0.75))
+        if i >= 20 and i % 3 == 0:
+            events.append(rewarded(i - 18, 0.5, time=i - 18.0))
+        if i >= 30 and i % 9 == 0:
+            events.append(rewarded(i - 27, 1.0, time=i - 26.5))
+    return [*events, *END]
+
+
+def lane_state(engine, kind):
+    return {k: v for k, v in engine.state().items() if k.startswith(f"bandit/lanes/{kind}/policy/")}
+
+
+def test_late_rewards_reach_the_policies_that_can_take_them():
+    late, counting, timely = (
+        engine("beta_thompson", "ucb1", late="correct", memory_s=100.0),
+        engine("beta_thompson", "ucb1", late="count", memory_s=100.0),
+        engine("beta_thompson", "ucb1", late="correct", memory_s=100.0),
+    )
+    events = late_feedback()
+    late.progress(events)
+    counting.progress(events)
+    timely.progress(sorted(events, key=lambda event: event.time))  # as if no reward were late
+    assert late.counts["corrections"] > 50
+    assert late.counts["uncorrected"] == counting.counts["corrections"] == timely.counts["corrections"] == 0
+    for kind in ("beta_thompson", "ucb1"):
+        mine, same, without = (lane_state(e, kind) for e in (late, timely, counting))
+        stats = f"bandit/lanes/{kind}/policy/stats"
+        np.testing.assert_allclose(mine[stats], same[stats], rtol=1e-9, atol=1e-9)
+        assert not np.allclose(mine[stats], without[stats])
+
+
+def test_a_correction_reaches_neither_the_estimates_nor_the_gate():
+    late = engine("beta_thompson", "ucb1", late="correct", memory_s=100.0)
+    late.progress([decided(i) for i in range(200)])
+    before = late.bandit.state()
+    late.progress([rewarded(190)])
+    after = late.bandit.state()
+    changed = {name for name in before if digest({"": before[name]}) != digest({"": after[name]})}
+    assert changed == {f"lanes/{kind}/policy/stats" for kind in ("beta_thompson", "ucb1")}
+
+
+def test_where_feedback_is_cut_changes_nothing_though_rewards_are_late():
+    events = late_feedback()
+    whole, pieces = (engine("beta_thompson", "exp3", late="correct", memory_s=100.0) for _ in range(2))
+    whole.progress(events)
+    for start in range(0, len(events), 7):
+        pieces.progress(events[start : start + 7])
+        if start == 140:  # it resumes from its state, in the middle of everything
+            resumed = engine("beta_thompson", "exp3", late="correct", memory_s=100.0)
+            resumed.restore(pieces.state())
+            pieces = resumed
+    assert pieces.digest() == whole.digest()
+    assert pieces.counts == whole.counts
+
+
+def test_a_correction_that_a_policy_cannot_take_is_counted():
+    late = engine("beta_thompson", "exp3", late="correct", memory_s=100.0)
+    late.progress(late_feedback())
+    assert late.counts["uncorrected"] == late.counts["corrections"] > 50
+    dropped = engine("beta_thompson", late="correct", memory_s=100.0, default_reward=None)
+    dropped.progress([decided(0), decided(50), rewarded(0)])  # nobody has learned it
+    assert (dropped.counts["corrections"], dropped.counts["uncorrected"]) == (1, 1)
+
+
+def test_a_correction_outside_of_the_declared_range_is_refused():
+    late = engine("beta_thompson", late="correct", memory_s=100.0)
+    with pytest.raises(BadRecord, match=r"expected a reward in \[0.0, 1.0\], got 7.0 - at `\$.reward`"):
+        late.progress([decided(0), decided(50), rewarded(0, 7.0)])
+
+
+# --- modes ------------------------------------------------------------------------------------------------
+
+
+def apprentices(n, pmf_of, *, reward=None):
+    """A baseline that plays the action which the hour names, and what a policy would have drawn."""
+    for i in range(n):
+        pmf = pmf_of(i)
+        intended = draw(np.array(pmf), key_of(f"d{i}", "page"))
+        yield decided(
+            i, chosen=i % 3, propensity=1.0, mode="apprentice", intended=(intended, tuple(map(float, pmf)))
+        )
+        if reward is not None:
+            yield rewarded(i, reward)
+
+
+def asked(engine, kind, hour):
+    """What the policy that decides now, or the one that learns, does at an hour."""
+    offers = Offers.from_rows([{"hour": hour}], [ARMS])
+    policy = build(kind)
+    policy.restore(
+        {k.removeprefix(f"bandit/lanes/{kind}/policy/"): v for k, v in lane_state(engine, kind).items()}
+    )
+    return policy.probabilities(offers)
+
+
+@pytest.mark.parametrize(("reward", "reward_range"), [(None, (0.0, 1.0)), (-2.0, (-2.0, 3.0))])
+def test_an_apprentice_imitates_a_baseline_whatever_that_earns(reward, reward_range):
+    learner = engine("squarecb", reward_range=reward_range)
+    learner.progress([*apprentices(1500, lambda _: [1 / 3] * 3, reward=reward), *END])
+    for hour in range(3):
+        assert asked(learner, "squarecb", hour).argmax() == hour
+    counts = learner.counts
+    assert counts["imitated"] == counts["learned"] == 1500
+    assert counts["agreed"] / 1500 == pytest.approx(1 / 3, abs=0.05)
+    assert learner.baseline_reward == (0.0 if reward is None else -2.0)
+
+
+def test_agreement_is_judged_as_a_reward_so_that_the_better_imitator_takes_over():
+    learner = engine("squarecb")
+    notices = []
+    for event in apprentices(
+        3000, lambda i: learner.bandit.probabilities(Offers.from_rows([{"hour": i % 3}], [ARMS])).tolist()
+    ):
+        notices += learner.progress([event])
+    assert notices[0].what == "promoted"
+    early, late = learner.counts["agreed"], learner.counts["imitated"]
+    assert early / late > 0.5  # chance gets a third
+    assert math.isclose(learner.baseline_reward, 0.0)
+
+
+def test_apprentices_without_a_possible_intention_teach_nothing():
+    learner = engine("beta_thompson")
+    nothing = decided(0, propensity=1.0, mode="apprentice")
+    impossible = decided(1, propensity=1.0, mode="apprentice", intended=(0, (0.0, 1.0, 0.0)))
+    learner.progress([nothing, impossible, *END])
+    assert (learner.counts["unusable"], learner.counts["learned"], learner.counts["imitated"]) == (2, 0, 0)
+    assert math.isnan(learner.baseline_reward)
+
+
+def test_a_late_reward_of_an_apprentice_changes_only_what_the_baseline_earned():
+    late, twin = (engine("beta_thompson", late="correct", memory_s=100.0) for _ in range(2))
+    events = [*apprentices(50, lambda _: [1 / 3] * 3)]
+    for each in (late, twin):
+        each.progress(events)
+    late.progress([rewarded(3)])
+    assert late.bandit.digest() == twin.bandit.digest()
+    assert late.baseline_reward > twin.baseline_reward == 0.0
+    assert late.counts["uncorrected"] == 0
+
+
+def test_logging_only_is_learned_as_it_was_played():
+    fields = {"chosen": 1, "propensity": 1.0}
+    logged, played = engine("beta_thompson"), engine("beta_thompson")
+    intended = (0, (1.0, 0.0, 0.0))
+    logged.progress(
+        [*(decided(i, **fields, mode="logging_only", intended=intended) for i in range(40)), *END]
+    )
+    played.progress([*(decided(i, **fields) for i in range(40)), *END])
+    assert logged.bandit.digest() == played.bandit.digest()
+    assert logged.counts["imitated"] == 0
+
+
+# --- what may be chosen -----------------------------------------------------------------------------------
+
+KINDS = [kind for kind in POLICIES if kind not in ("vw", "uniform")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_action_that_is_not_offered_any_more_is_not_chosen_any_more(kind):
+    learner = engine(kind)
+    learner.progress([decided(i) for i in range(60)])
+    pending = learner.counts["decisions"] - learner.counts["emitted"]
+    assert pending > 0  # those of three actions are joined while those of two arrive
+    learner.progress([*(decided(i, actions=ARMS[:2]) for i in range(60, 200)), *END])
+    assert learner.counts["learned"] == 200
+    assert learner.bandit.reports()[kind].support.ess > 0
+    for actions in (ARMS[:2], ARMS[1:], ARMS):
+        pmf = learner.bandit.probabilities(Offers.from_rows([{"hour": 1}], [actions]))
+        assert pmf.shape == (len(actions),)
+        assert pmf.sum() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if hasattr(build(kind), "retire")])
+def test_a_retired_arm_has_no_probability_and_its_decisions_still_count(kind):
+    policy = build(kind)
+    evaluation = Evaluation(("ips",))
+    n = 600
+    log = Logged(
+        offers=Offers.from_rows([{"hour": i % 3} for i in range(n)], [ARMS] * n),
+        chosen=np.random.default_rng(5).integers(0, 3, n),
+        propensities=np.full(n, 1 / 3),
+        rewards=np.ones(n),
+        weights=np.ones(n),
+    )
+    policy.learn(log)
+    policy.retire("film")
+    before = digest(policy.state())
+    film = int(np.flatnonzero(log.chosen == 2)[0])
+    policy.learn(log.slice(film, film + 1))
+    assert digest(policy.state()) == before  # nothing more is learned of it
+    pmf = policy.progress(log).reshape(n, 3)
+    assert (pmf[:, 2] == 0.0).all()
+    np.testing.assert_allclose(pmf.sum(axis=1), 1.0)
+    evaluation.update(log, pmf.ravel(), None)
+    assert evaluation.report(0.05).estimates["ips"].value == pytest.approx(1.0, abs=0.3)
+
+
+# --- rewards that go astray -------------------------------------------------------------------------------
+
+
+def test_rewards_of_nobody_twice_and_before_their_decision():
+    learner = engine("beta_thompson", lateness_s=10.0)
+    twice = RewardEvent(id="d1", time=1.5, value=0.5, reward_id="r")
+    learner.progress([rewarded(1), twice, rewarded(99, time=2.0), decided(1), twice, *END])
+    counts = learner.counts
+    assert (counts["unknown_rewards"], counts["duplicate_rewards"], counts["used"]) == (1, 1, 2)
+    assert lane_state(learner, "beta_thompson")["bandit/lanes/beta_thompson/policy/stats"][0, 1] == 0.5
+
+
+def test_the_bandit_engine_alone_takes_corrections():
+    alone = BanditEngine(BanditRules(policies={"a": PolicySpec(kind="ucb1")}))
+    log = Logged(
+        offers=Offers.from_rows([{}], [ARMS]),
+        chosen=np.array([0]),
+        propensities=np.ones(1),
+        rewards=np.ones(1),
+        weights=np.ones(1),
+    )
+    alone.progress(log)
+    assert alone.correct(log, np.ones(1), np.zeros(1))
+    assert alone.state()["lanes/a/policy/stats"][0, 1] == 0.0
+
+
+def test_a_configuration_says_what_late_rewards_do():
+    given = {
+        "task": "bandit",
+        "source": {"kind": "feedback", "path": "log"},
+        "policies": {"a": {"kind": "ucb1"}},
+        "rewards": {"window_s": 5.0, "lateness_s": 0.0, "late": "correct"},
+    }
+    for late, corrections in (("correct", 1), ("count", 0)):
+        given["rewards"]["late"] = late
+        joiner = bandit_config.parse(given).joiner()
+        joined = joiner.take([decided(0), decided(9), rewarded(0)])
+        assert (len(joined.corrections), joiner.counts["late_rewards"]) == (corrections, 1)
+    given["rewards"]["late"] = "never"
+    with pytest.raises(ConfigError, match=r"rewards\.late"):
+        bandit_config.parse(given)
