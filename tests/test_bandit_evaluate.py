@@ -192,7 +192,7 @@ def test_report_of_few_events_has_a_point_for_each():
 
 
 def test_report_of_a_log_counts_what_was_logged(tmp_path):
-    propensities = [0.5, 0.5, 0.1, 1.0, 1e-9]
+    propensities = [0.5, 0.5, 0.1, 1.0, 0.05]
     with (tmp_path / "log.jsonl").open("w") as file:
         for i, propensity in enumerate(propensities):
             record = {
@@ -207,7 +207,6 @@ def test_report_of_a_log_counts_what_was_logged(tmp_path):
     assert found["actions"] == [("a00", 2), ("a01", 1), ("a02", 1), ("a03", 1)]
     assert found["other_actions"] == 0
     assert sum(count for _, _, count in found["propensities"]) == len(propensities)
-    assert found["propensities"][0][0] == 0.0
     assert found["propensities"][-1][1] == 1.0
     ends = [low for low, _, _ in found["propensities"][1:]]
     assert ends == [high for _, high, _ in found["propensities"][:-1]]  # no gaps
@@ -232,3 +231,17 @@ def test_command_line_writes_a_page(tmp_path, capsys, kind):
     assert f"report: {tmp_path / 'out.html'}" in capsys.readouterr().err
     assert cli.main([*given, "--report", str(tmp_path / "no" / "out.html")]) == 2
     assert "there is no directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("n_arms", "max_weight"), [(12, 20.0), (2, None), (2, 20.0)])
+def test_tiny_propensities_end_in_a_refusal_or_in_no_knowledge(tmp_path, n_arms, max_weight):
+    with (tmp_path / "log.jsonl").open("w") as file:
+        for _ in range(5):
+            actions = [str(arm) for arm in range(n_arms)]
+            record = {"actions": actions, "action": "0", "propensity": 1e-9, "reward": 1.0}
+            file.write(json.dumps(record) + "\n")
+    result = bandit_evaluate.evaluate(on_log(tmp_path / "log.jsonl", max_weight=max_weight))
+    if max_weight is None:
+        assert (result.policies["greedy"]["ips_lower"], result.policies["greedy"]["ips_upper"]) == (0.0, 1.0)
+    else:
+        assert "would need weights above 20" in result.reasons["greedy"]

@@ -103,20 +103,30 @@ def log_mixture(
 _NORMALISER: Final = float(_RHO * math.log(_RHO) - math.lgamma(_RHO) - math.log(gammainc(_RHO, _RHO)))
 
 
+_LARGEST_VARIANCE: Final = 1e12  # the mixture's terms are as large, and keep 16 digits
+
+
 def boundary(variance: float, alpha: float) -> float:
     """Return the sum that is ever exceeded with probability at most `alpha`, given the summed variance.
+
+    Infinite where the variance is so large (weights of millions) that rounding would decide.
 
     Examples
     --------
     >>> round(boundary(20.0, 0.025), 2)
     16.86
     """
+    if not variance <= _LARGEST_VARIANCE:
+        return math.inf
     threshold = math.log(1.0 / alpha)
     bound = 1.0 + math.sqrt(variance)
     while (excess := float(log_mixture(bound, variance)) - threshold) < 0.0:
         bound *= 2.0
-    # The logarithm of a mixture of exponentials is convex: Newton's steps come down to the root from above.
-    while (step := excess / _slope(bound, variance)) > _PRECISION * bound:
+    # The logarithm of a mixture of exponentials is convex: Newton's steps come down to the root from above,
+    # until rounding is all that is left of them.
+    step = math.inf
+    while (next_step := excess / _slope(bound, variance)) > _PRECISION * bound and next_step < step:
+        step = next_step
         bound -= step
         excess = float(log_mixture(bound, variance)) - threshold
     return bound

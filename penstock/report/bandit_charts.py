@@ -134,7 +134,7 @@ def interval_axis(values: Sequence[float | None]) -> Axis:
     Examples
     --------
     >>> [label for _, label in interval_axis([0.0, None, 1.0]).ticks]
-    ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
+    ['0.0', '0.5', '1.0']
     """
     known = [v for value in values if (v := finite(value)) is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)

@@ -401,7 +401,7 @@ def _estimates(report: BanditReport, log: LogFindings) -> str:
             axis,
             reference=log["mean_reward"],
             reference_name="the log itself",
-            key="estimate",
+            key="intervals",
             title="Estimated mean reward of each policy",
             description=f"{', '.join(known)}; the log itself earned {number(log['mean_reward'])}.",
         )

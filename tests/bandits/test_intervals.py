@@ -154,3 +154,14 @@ def test_kernels_refuse_what_does_not_fit():
             expectations(np.zeros(2), np.zeros(2), np.array(starts), np.zeros(out))
     with pytest.raises(ValueError, match="do not fit"):
         expectations(np.zeros(2), np.zeros(3), np.array([0, 2]), np.zeros(1))
+
+
+@pytest.mark.parametrize("variance", [1e8, 1e10, 1e12])
+def test_boundary_of_a_huge_variance_is_found_and_grows(variance):
+    assert 4.0 < boundary(variance, 0.025) / math.sqrt(variance) < 6.0
+    assert boundary(variance, 0.025) > boundary(variance / 2, 0.025)
+
+
+@pytest.mark.parametrize("variance", [1e13, math.inf, math.nan])
+def test_boundary_of_a_variance_beyond_rounding_is_infinite(variance):
+    assert boundary(variance, 0.025) == math.inf

@@ -190,8 +190,9 @@ def test_areas_are_the_shares():
 def test_the_headline_says_whether_the_best_estimate_is_clear_of_chance():
     said = summary(on_log())
     assert said[0] == (
-        "good has the highest estimate of 2 policies: 0.8000 a decision (DR; 95 % interval 0.6000 to 0.9000), "
-        "from 100 logged decisions. What took those decisions earned 0.4000; chance would earn 0.4000."
+        "good has the highest estimate of 2 policies: 0.8000 a decision (DR; "
+        "95 % interval 0.6000 to 0.9000), from 100 logged decisions. "
+        "What took those decisions earned 0.4000; chance would earn 0.4000."
     )
     assert said[1].startswith("Its interval is clear of chance: the interval of good starts at 0.6000")
     report = on_log()
@@ -233,8 +234,8 @@ def test_the_histogram_and_the_bars_are_to_scale():
 def test_the_table_shows_intervals_with_their_estimates():
     rows = [[words(cell) for cell in row] for row in section(render(on_log()), "table-title").iter("tr")]
     assert rows[0] == ["policy", "DR ↑", "effective sample size ↑", "largest weight ↓", "reward ↑"]
-    assert rows[1] == ["good", "0.8000 [0.6000, 0.9000]", "40.00", "2.000", "–"]
-    assert rows[4] == ["logged", "–", "–", "–", "0.4000"]
+    assert rows[1] == ["good", "0.8000 [0.6000, 0.9000]", "40.00", "2.000", "\u2013"]
+    assert rows[4] == ["logged", "\u2013", "\u2013", "\u2013", "0.4000"]
 
 
 # --- whatever it holds ----------------------------------------------------------------------------------
