@@ -118,12 +118,19 @@ def run(directory: Path) -> int:
         Look further
           the report       {page}
           the pipeline     {path}
-          the snapshots    penstock snapshots ls {directory / "snapshots"}
-          predict yourself python -c "from penstock import Predictor; \\
-                             print(Predictor('{directory / "snapshots"}').predict({{'https': 1.0}}))"
+          the snapshots    {_command("penstock")} snapshots ls {directory / "snapshots"}
+          predict yourself {_command("python")} -c "from penstock import Predictor; \\
+                             app = Predictor('{directory / "snapshots"}', trust_pickle=True); \\
+                             print(app.predict({{'https': 1.0}}))"
         """
     )
     return 0 if offline.digest == outcome.digest and not tally["failed"] else 1
+
+
+def _command(name: str) -> str:
+    """How to call a program of this installation from here."""
+    beside = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) == str(beside) else os.path.relpath(beside)
 
 
 def _make(directory: Path) -> None:
