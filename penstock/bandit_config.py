@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, model_validator
 
 from penstock import bandits, sources
-from penstock.bandit_engine import BanditRules, PolicySpec
+from penstock.bandit_engine import DEFAULT_MAX_WEIGHT, BanditRules, PolicySpec
 from penstock.bandits.estimators import ESTIMATORS
 from penstock.config import (
     CheckpointSpec,
@@ -30,8 +30,6 @@ from penstock.joiner import Aggregate, Joiner
 from penstock.shadow import ShadowRules
 
 __all__ = ["BanditPipeline", "parse"]
-
-DEFAULT_MAX_WEIGHT = 20.0
 
 PolicyComponent = Annotated[Component, Registered(bandits.POLICIES, "policy")]
 EventSource = Annotated[Component, Registered(sources.SOURCES, "source")]

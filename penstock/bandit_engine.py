@@ -24,7 +24,9 @@ from penstock.notices import Notice
 from penstock.shadow import Contender, Fading, Shadow, ShadowRules
 from penstock.state import State, digest, prefixed, section
 
-__all__ = ["BanditEngine", "BanditRules", "PolicySpec"]
+__all__ = ["DEFAULT_MAX_WEIGHT", "BanditEngine", "BanditRules", "PolicySpec"]
+
+DEFAULT_MAX_WEIGHT: Final = 20.0
 
 _BASELINE: Final = "uniform"
 
@@ -58,7 +60,7 @@ class BanditRules:
     policies: Mapping[str, PolicySpec]
     shadow: ShadowRules = field(default_factory=ShadowRules)
     reward_range: tuple[float, float] = (0.0, 1.0)
-    max_weight: float = 20.0
+    max_weight: float = DEFAULT_MAX_WEIGHT
     estimators: Sequence[str] = ("dr", "ips", "snips")
     tick: int = 256
     seed: int = 0
