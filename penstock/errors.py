@@ -6,7 +6,8 @@ PenstockError            1
 ├── BadRecord            3   one record cannot be used (or, ending a run, too many of them)
 ├── DataError            3   a whole input cannot be used: empty, truncated, not what it says it is
 ├── StoreError           4   a snapshot or checkpoint cannot be read or written
-└── UntrustedState       4   an opaque entry (a pickle) whose signature does not verify
+├── UntrustedState       4   an opaque entry (a pickle) whose signature does not verify
+└── ServiceError         4   a service, such as a broker, cannot be reached or refuses
 ```
 """
 
@@ -15,7 +16,15 @@ from __future__ import annotations
 import reprlib
 from typing import ClassVar, Final
 
-__all__ = ["BadRecord", "ConfigError", "DataError", "PenstockError", "StoreError", "UntrustedState"]
+__all__ = [
+    "BadRecord",
+    "ConfigError",
+    "DataError",
+    "PenstockError",
+    "ServiceError",
+    "StoreError",
+    "UntrustedState",
+]
 
 _SHOWN_CHARS: Final = 60  # of a value in a message: enough to recognise it, too little to leak a payload
 
@@ -97,3 +106,9 @@ class StoreError(PenstockError):
 
 class UntrustedState(StoreError):
     """An opaque entry would have to be unpickled, and nothing vouches for it."""
+
+
+class ServiceError(PenstockError):
+    """A service, such as a broker, cannot be reached, or refuses what is asked of it."""
+
+    exit_code = 4

@@ -35,6 +35,9 @@ MAY_IMPORT = {
     "tensors": BELOW,
     "snapshots": BELOW | {"bandits", "events", "learners", "tensors"},
     "checkpoints": BELOW | {"tensors"},
+    "journal": BELOW,
+    "dedup": BELOW,
+    "kafka": BELOW | {"codecs", "config", "events", "feedback", "journal", "snapshots", "sources"},
     "actor": BELOW | {"bandits", "decisions", "events", "feedback", "snapshots"},
     "sinks": BELOW | {"feedback"},
     "predictor": BELOW
