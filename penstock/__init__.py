@@ -9,7 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import BadRecord, ConfigError, DataError, PenstockError, StoreError, UntrustedState
+from penstock.errors import (
+    BadRecord,
+    ConfigError,
+    DataError,
+    PenstockError,
+    ServiceError,
+    StoreError,
+    UntrustedState,
+)
 
 if TYPE_CHECKING:
     from penstock.decisions import Decision
@@ -28,6 +36,7 @@ __all__ = [
     "PenstockError",
     "Prediction",
     "Predictor",
+    "ServiceError",
     "SnapshotStore",
     "StoreError",
     "Task",
