@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 KERNELS := $(wildcard penstock/_native/*.pyx penstock/_native/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test statistics crash check lint types bench clean
+.PHONY: help install demo test statistics crash check lint types bench kafka clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,16 @@ types: install
 
 check: lint types test  ## ruff, mypy and the tests
 
-bench: install  ## speed, as ratios against the peers measured in the same run
+bench: .venv/peers  ## speed, as ratios against the peers measured in the same run
 	@$(BIN)/python -m benchmarks
+
+.venv/peers: $(INSTALLED)
+	@echo "installing the peers ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+kafka: install  ## a Kafka broker on localhost:9092 (needs Java >= 17 and Maven); Ctrl-C stops it
+	@$(BIN)/python tests/kafka/broker.py serve
 
 clean:  ## remove everything that was built
 	rm -rf .venv build dist *.egg-info penstock-demo .mypy_cache .ruff_cache .pytest_cache

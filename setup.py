@@ -8,11 +8,13 @@ from setuptools import Extension, setup
 # Contraction into fused multiply-adds would make results differ between processors.
 COMPILE_ARGS = ["-O3", "-ffp-contract=off", "-fno-math-errno"]
 
+headers = sorted(map(str, Path("penstock/_native").glob("*.hpp")))  # a header can include another
 kernels = sorted(Path("penstock/_native").glob("*.pyx"))
 extensions = [
     Extension(
         f"penstock._native.{path.stem}",
         [str(path)],
+        depends=headers,
         language="c++",
         extra_compile_args=[*COMPILE_ARGS, "-std=c++17"],
     )

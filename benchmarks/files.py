@@ -14,8 +14,12 @@ from benchmarks import workload
 from benchmarks.harness import Answer, Case, Extras, Ratio, Size, compare, main
 from penstock.config import parse
 from penstock.evaluate import evaluate
+from penstock.events import Task
+from penstock.sources.file import FileSource
 
 __all__ = ["ask"]
+
+_READ: Final = 4096  # events at a time, as `penstock evaluate` reads them
 
 _METHOD: Final = """\
 The same events as files, all in the page cache. *Penstock evaluate* is the function behind the command,
@@ -23,7 +27,8 @@ from opening the file to the digest of the final state: every line read, checked
 by all metrics beside both baselines, learned. VW is its own file driver, which the Python package runs for
 a workspace with `-d`: it keeps one loss. It parses in a thread of its own, so look at the CPU time too. VW
 is given `--chain_hash` with JSON, which makes its model the same as Penstock's, to the printed digits of
-the loss. Its cache is its own binary format, written beforehand, with names hashed already.
+the loss. Its cache is its own binary format, written beforehand, with names hashed already. *Decode alone*
+is the source without the engine. JSON and Parquet are decoded in a thread of their own, ahead of the learner.
 
 The floors: reading the bytes, and `orjson.loads` of each line."""
 
@@ -44,6 +49,9 @@ def ask(size: Size) -> Answer:
             [
                 Case("floor: reading the bytes (JSON)", lambda: partial(_read, path / "events.jsonl")),
                 Case("floor: orjson.loads", lambda: partial(_loads, path / "events.jsonl")),
+                Case("Penstock decode alone, JSON lines", lambda: partial(_decode, path / "events.jsonl")),
+                Case("Penstock decode alone, CSV", lambda: partial(_decode, path / "events.csv")),
+                Case("Penstock decode alone, Parquet", lambda: partial(_decode, path / "events.parquet")),
                 Case("Penstock evaluate, JSON lines", lambda: partial(_evaluate, path / "events.jsonl")),
                 Case("Penstock evaluate, CSV", lambda: partial(_evaluate, path / "events.csv")),
                 Case("Penstock evaluate, Parquet", lambda: partial(_evaluate, path / "events.parquet")),
@@ -68,6 +76,7 @@ def ask(size: Size) -> Answer:
             Ratio(parquet, measured["VW cache"]),
             Ratio(text, measured["VW text"]),
             Ratio(json, measured["floor: orjson.loads"]),
+            Ratio(measured["Penstock decode alone, JSON lines"], measured["floor: orjson.loads"]),
         ],
     )
 
@@ -80,6 +89,11 @@ def _loads(path: Path) -> None:
     with path.open("rb") as lines:
         for line in lines:
             orjson.loads(line)
+
+
+def _decode(path: Path) -> None:
+    for _ in FileSource(Task("binary"), str(path)).chunks(None, _READ):
+        pass
 
 
 def _evaluate(path: Path) -> Extras:

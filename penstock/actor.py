@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from penstock._native.features import encode_rows
+from penstock._native.plain import copied
 from penstock.bandits import FrozenPolicy
 from penstock.bandits.base import exact
 from penstock.decisions import Offers, draw, key_of
 from penstock.errors import BadRecord, StoreError
-from penstock.events import Row
+from penstock.events import Features, Row
 from penstock.feedback import MODES, DecisionEvent, Mode, actions_of, plain
 from penstock.snapshots import Manifest, SnapshotStore
 
@@ -92,7 +95,7 @@ class Actor:
         if not isinstance(decision_id, str) or not decision_id:
             raise BadRecord("a string that is not empty", decision_id, path="$.id")
         context = _through_json(context, "$")
-        offered, rows = actions_of(self.actions if actions is None else actions)
+        offered, rows = _configured(self.actions) if actions is None else actions_of(actions)
         if rows is not None:
             rows = tuple(
                 _through_json(row, f"$.actions.{action}") for action, row in zip(offered, rows, strict=True)
@@ -210,10 +213,35 @@ def _baseline(baseline: str | None, actions: tuple[str, ...], mode: Mode) -> int
     return actions.index(baseline)
 
 
+@lru_cache(maxsize=16)
+def _configured(actions: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[Row, ...] | None]:
+    """Check what a snapshot was configured with, once."""
+    return actions_of(actions)
+
+
+@lru_cache(maxsize=64)
+def _menu(actions: tuple[str, ...]) -> Offers:
+    """Return what offers of `actions` without features have in common, whatever the context."""
+    menu = Offers.from_rows([{}], [actions])
+    for array in (menu.starts, menu.arms, menu.actions.indptr):
+        array.setflags(write=False)
+    return menu
+
+
 def _offers(context: Row, actions: tuple[str, ...], action_rows: tuple[Row, ...] | None, key: int) -> Offers:
-    rows = None if action_rows is None else [action_rows]
     try:
-        return Offers.from_rows([context], [actions], action_rows=rows, keys=[key])
+        if action_rows is not None:
+            return Offers.from_rows([context], [actions], action_rows=[action_rows], keys=[key])
+        menu = _menu(actions)
+        return Offers(
+            contexts=_encoded(context),
+            rows=[context],
+            starts=menu.starts,
+            arms=menu.arms,
+            actions=menu.actions,
+            action_rows=menu.action_rows,
+            keys=np.array([key], np.uint64),
+        )
     except BadRecord:
         _check(context, "$")
         for action, row in zip(actions, action_rows or (), strict=False):
@@ -221,10 +249,19 @@ def _offers(context: Row, actions: tuple[str, ...], action_rows: tuple[Row, ...]
         raise
 
 
+def _encoded(row: Row) -> Features:
+    features, bad = encode_rows([row])
+    for _, error in bad:
+        raise error
+    return features
+
+
 def _through_json(row: Row, path: str) -> dict[str, Any]:
     """Return `row` as it will be read from the log."""
     if not isinstance(row, Mapping):
         raise BadRecord("a mapping of names to features", row, path=path)
+    if type(row) is dict and (plain_copy := copied(row)) is not None:
+        return plain_copy
     try:
         data = orjson.dumps(row if type(row) is dict else dict(row), default=plain, option=_DATES)
         copy: dict[str, Any] = orjson.loads(data)
@@ -238,7 +275,5 @@ def _through_json(row: Row, path: str) -> dict[str, Any]:
 
 def _check(row: Row, path: str) -> None:
     """Raise `BadRecord` if `row` holds what is no feature."""
-    from penstock._native.features import encode_rows
-
     for _, error in encode_rows([row])[1]:
         raise BadRecord(error.expected, error.got, path=path + error.path.removeprefix("$")) from None

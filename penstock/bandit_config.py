@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import Field, model_validator
+from pydantic import AwareDatetime, Field, model_validator
+from pydantic.json_schema import models_json_schema
 
 from penstock import bandits, sources
 from penstock.bandit_engine import DEFAULT_MAX_WEIGHT, BanditRules, PolicySpec
@@ -17,7 +19,7 @@ from penstock.config import (
     CheckpointSpec,
     Component,
     ComponentName,
-    DeadLetterSpec,
+    Pipeline,
     PipelineName,
     Registered,
     ShadowSpec,
@@ -27,9 +29,9 @@ from penstock.config import (
 )
 from penstock.errors import ConfigError
 from penstock.joiner import Aggregate, Joiner
-from penstock.shadow import ShadowRules
+from penstock.outputs_config import OUTPUTS, AnswersSpec, DeadLetterSpec, EventsSpec, MonitorSpec
 
-__all__ = ["BanditPipeline", "parse"]
+__all__ = ["BanditPipeline", "json_schema", "parse"]
 
 PolicyComponent = Annotated[Component, Registered(bandits.POLICIES, "policy")]
 EventSource = Annotated[Component, Registered(sources.SOURCES, "source")]
@@ -61,6 +63,25 @@ class Followed(Strict):
     poll_s: Annotated[float, Gt(0)] = 0.1
 
 
+class Topics(Strict):
+    """Decisions and rewards in two topics of Kafka; see `penstock.kafka.feedback.KafkaFeedback`."""
+
+    kind: Literal["kafka"]
+    bootstrap: Annotated[str, Field(min_length=1)]
+    decisions: Annotated[str, Field(min_length=1)]
+    rewards: Annotated[str, Field(min_length=1)]
+    settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    group: str | None = None
+    assignment: Literal["fixed", "group"] = "fixed"
+    start: Literal["earliest", "latest"] = "earliest"
+    journal: str | None = None
+    keep: Annotated[int, Ge(0)] | None = None
+    follow: bool = True
+    poll_s: Annotated[float, Gt(0), Le(5)] = 0.5
+    linger_s: Annotated[float, Ge(0), Le(5)] = 0.1
+    connect_timeout_s: Annotated[float, Gt(0)] = 30.0
+
+
 class RewardRules(Strict):
     """How rewards are joined to decisions; see `penstock.joiner.Joiner`.
 
@@ -81,19 +102,33 @@ class BanditPipeline(Strict):
 
     name: PipelineName = "pipeline"
     task: Literal["bandit"]
-    source: Annotated[Simulated | Log | Followed, Field(discriminator="kind")]
+    source: Annotated[Simulated | Log | Followed | Topics, Field(discriminator="kind")]
     policies: Annotated[dict[ComponentName, PolicyComponent], Field(min_length=1)]
     estimators: tuple[str, ...] = ("dr", "ips", "snips")
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
     reward_range: tuple[float, float] = (0.0, 1.0)
     max_weight: Annotated[float, Ge(1)] | None = None
     rewards: RewardRules = RewardRules()
+    retired: dict[str, AwareDatetime] = Field(default_factory=dict)
     shadow: ShadowSpec = ShadowSpec()
     snapshots: SnapshotsSpec | None = None
     checkpoint: CheckpointSpec | None = None
     dead_letters: DeadLetterSpec = DeadLetterSpec()
+    events: EventsSpec | None = None
+    answers: AnswersSpec | None = None
+    monitor: MonitorSpec | None = None
     tick: Annotated[int, Ge(1), Le(1_000_000)] = 256
     seed: Annotated[int, Ge(0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_no_detectors(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "drift" in given:
+            raise ValueError(
+                "`drift`: detectors watch learners, not policies, whose rewards also change with every "
+                "promotion; where the world changes, give policies a `discount` or a `window`"
+            )
+        return given
 
     @model_validator(mode="after")
     def _names_agree(self) -> BanditPipeline:
@@ -103,6 +138,10 @@ class BanditPipeline(Strict):
         for name in ("uniform", "logged", "best_fixed"):
             if name in self.policies:
                 raise ValueError(f"`policies.{name}`: this is the name of a baseline; choose another")
+        if self.retired and isinstance(self.source, Simulated | Log):
+            raise ValueError(f"`retired`: decisions of source {self.source.kind!r} have no time")
+        if self.shadow.guards:
+            raise ValueError("`shadow.guards`: policies are compared by their reward alone")
         if not self.reward_range[0] < self.reward_range[1]:
             raise ValueError(f"`reward_range`: expected the lower bound first, got {list(self.reward_range)}")
         return self
@@ -112,11 +151,16 @@ class BanditPipeline(Strict):
         """What the engine is to do; effects, here in the unit of rewards, are brought to the gate's scale."""
         max_weight = self.max_weight or DEFAULT_MAX_WEIGHT
         low, high = self.reward_range
-        given = self.shadow.model_dump()
-        given["min_effect"] /= (high - low) * max_weight
+        shadow, unit = self.shadow.rules, (high - low) * max_weight
+        shadow = replace(
+            shadow,
+            min_effect=shadow.min_effect / unit,
+            refresh_margin=shadow.refresh_margin and shadow.refresh_margin / unit,
+            rollback=shadow.rollback and replace(shadow.rollback, margin=shadow.rollback.margin / unit),
+        )
         return BanditRules(
             policies={n: PolicySpec(kind=p.kind, parameters=p.parameters) for n, p in self.policies.items()},
-            shadow=ShadowRules(**given),
+            shadow=shadow,
             reward_range=self.reward_range,
             max_weight=max_weight,
             estimators=self.estimators,
@@ -126,17 +170,28 @@ class BanditPipeline(Strict):
 
     def with_source(self, *, follow: bool) -> BanditPipeline:
         """Return the same pipeline, waiting at the end of its feedback or not."""
-        if not isinstance(self.source, Followed):
+        if not isinstance(self.source, Followed | Topics):
             raise ConfigError(f"source {self.source.kind!r} does not take follow")
         return self.model_copy(update={"source": self.source.model_copy(update={"follow": follow})})
+
+    @property
+    def retirements(self) -> dict[str, float]:
+        """When each retired arm is to be forgotten, in seconds since the Unix epoch."""
+        return {arm: time.timestamp() for arm, time in self.retired.items()}
 
     def joiner(self) -> Joiner:
         """Make what joins rewards to decisions."""
         return Joiner(**self.rewards.model_dump())
 
     def hash(self) -> str:
-        """Hex SHA-256 of everything that the engine's state depends on."""
-        given = self.model_dump(mode="json", exclude={"source", "snapshots", "checkpoint", "dead_letters"})
+        """Hex SHA-256 of everything that the engine's state depends on.
+
+        Not of `retired`, which may grow between two runs: the state knows who has retired when.
+        """
+        given = self.model_dump(
+            mode="json",
+            exclude={"source", "snapshots", "checkpoint", "retired", *OUTPUTS},
+        )
         given["policies"] = list(given["policies"].items())
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
@@ -166,3 +221,28 @@ def parse(given: Mapping[str, Any], *, where: str = "configuration") -> BanditPi
     penstock.errors.ConfigError: configuration: `policies.a.color`: unknown key (did you mean `floor`?)
     """
     return validated(BanditPipeline, given, where=where)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a configuration file, for editors: of a pipeline of learners, or of one of policies."""
+    branches, schema = models_json_schema([(Pipeline, "validation"), (BanditPipeline, "validation")])
+    definitions: dict[str, Any] = {}
+    _gather(schema, definitions)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Penstock pipeline",
+        "oneOf": list(branches.values()),
+        "$defs": definitions,
+    }
+
+
+def _gather(schema: Any, definitions: dict[str, Any]) -> None:
+    """Move definitions to where references look for them: components bring theirs along, deep inside."""
+    if isinstance(schema, dict):
+        inner = schema.pop("$defs", {})
+        definitions |= inner
+        for part in (*schema.values(), *inner.values()):
+            _gather(part, definitions)
+    elif isinstance(schema, list):
+        for part in schema:
+            _gather(part, definitions)

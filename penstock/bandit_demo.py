@@ -14,8 +14,8 @@ from penstock.bandits.environment import Environment, as_bandit, simulate
 from penstock.decisions import Logged, draw
 from penstock.events import Batch, Task
 from penstock.notices import Notice
-from penstock.shadow import ShadowRules
 from penstock.sources.river import RiverSource
+from penstock.trials import ShadowRules
 
 __all__ = ["run"]
 

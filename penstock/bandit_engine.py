@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock import bandits
-from penstock.bandits.base import Corrects, FrozenPolicy, Policy, exact
+from penstock.bandits.base import Corrects, FrozenPolicy, Policy, Retires, exact
 from penstock.bandits.off_policy import Evaluation, PolicyReport
 from penstock.bandits.reward_model import LearnedReward
 from penstock.bandits.uniform import Uniform
 from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError
+from penstock.gate import Fading
 from penstock.notices import Notice
-from penstock.shadow import Contender, Fading, Shadow, ShadowRules
+from penstock.shadow import Contender, Shadow
 from penstock.state import State, digest, prefixed, section
+from penstock.trials import ShadowRules
 
 __all__ = ["DEFAULT_MAX_WEIGHT", "BanditEngine", "BanditRules", "PolicySpec"]
 
@@ -198,6 +200,12 @@ class BanditEngine:
                 corrected += 1
         return corrected == len(self._lanes)
 
+    def retire(self, arm: str) -> None:
+        """Make every policy that keeps a table of arms forget one; the others know no arm by its name."""
+        for lane in self._lanes.values():
+            if isinstance(lane.policy, Retires):
+                lane.policy.retire(arm)
+
     def _learn(self, logged: Logged) -> list[Notice]:
         predictions = self._model.progress(logged)
         losses: dict[str, NDArray[np.float64]] = {}
@@ -216,6 +224,7 @@ class BanditEngine:
         )
         self.n_events += len(logged)
         if (logged.propensities * self.rules.max_weight < 1.0).any():
+            self.shadow.unwatch()
             return self.shadow.abandon(
                 self.n_events, f"was compared on a probability below 1 / max_weight {self.rules.max_weight}"
             )
@@ -227,6 +236,11 @@ class BanditEngine:
         weights = np.minimum(pmf[logged.entries] / logged.propensities, self.rules.max_weight)
         losses = 1.0 - weights * (logged.rewards - low) / ((high - low) * self.rules.max_weight)
         return np.ascontiguousarray(losses[logged.weights > 0.0])
+
+    @property
+    def policies(self) -> dict[str, Policy]:
+        """The live policies; to be looked at only."""
+        return {name: lane.policy for name, lane in self._lanes.items()}
 
     def reports(self, alpha: float = 0.05) -> dict[str, PolicyReport]:
         """Return what the log says about every policy, judged before it learned; last, the baseline."""

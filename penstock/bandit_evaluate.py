@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 import penstock
 from penstock import bandits, sources
-from penstock.bandit_config import BanditPipeline, Followed, Log, Simulated
+from penstock.bandit_config import BanditPipeline, Followed, Log, Simulated, Topics
+from penstock.bandits.base import Retires
 from penstock.bandits.environment import Environment, as_bandit, simulate
 from penstock.bandits.off_policy import Report, evaluate_policies
 from penstock.codecs.decision_table import DecisionTable
@@ -24,9 +25,12 @@ from penstock.codecs.dsjson import DSJSON
 from penstock.decisions import Logged
 from penstock.errors import ConfigError, DataError
 from penstock.events import Batch, Task
+from penstock.joiner import Joined
 from penstock.logs import to_logged
 from penstock.report import Mark
 from penstock.report import bandit_data as shown
+from penstock.report.data import Curve
+from penstock.retirement import Retirements
 from penstock.sources.decision_log import read_log
 from penstock.sources.feedback import FeedbackSource
 from penstock.state import State, digest, prefixed
@@ -136,12 +140,14 @@ def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEva
     DataError
         If the source cannot be used, or holds no decision.
     """
+    if isinstance(pipeline.source, Topics):
+        raise ConfigError("`source.kind`: topics are for the daemon; a log of decisions can be evaluated")
     started = time.perf_counter()
     policies = {
         name: bandits.build(spec.kind, seed=pipeline.seed, **spec.parameters)
         for name, spec in pipeline.policies.items()
     }
-    source = pipeline.source
+    source: Simulated | Log | Followed = pipeline.source
     if isinstance(source, Simulated):
         found = _simulated(pipeline, source, policies, limit)
     else:
@@ -153,8 +159,10 @@ def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEva
     return BanditEvaluation(**found, pipeline=pipeline, digest=digest(state), seconds=seconds)
 
 
-def _describe(source: Simulated | Log | Followed) -> str:
+def _describe(source: Simulated | Log | Followed | Topics) -> str:
     """One line on where the events came from."""
+    if isinstance(source, Topics):
+        return f"{source.decisions}, {source.rewards}"
     if not isinstance(source, Simulated):
         return Path(source.path).name
     given = source.of.parameters
@@ -169,7 +177,7 @@ def _simulated(
     n = len(environment)
     late = max(1, n // 10)
     scores: dict[str, dict[str, float]] = {}
-    curves: dict[str, shown.RewardCurves] = {}
+    curves: dict[str, Mapping[str, Curve]] = {}
     chosen: dict[str, NDArray[np.int64]] = {}
     for name, policy in {**policies, _UNIFORM: bandits.build(_UNIFORM, seed=pipeline.seed)}.items():
         result = simulate(policy, environment)
@@ -213,14 +221,15 @@ def _points(n: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n, min(n, count) + 1).round().astype(np.int64))[1:]
 
 
-def _curves(rewards: NDArray[np.float64], regret: NDArray[np.float64], window: int) -> shown.RewardCurves:
+def _curves(rewards: NDArray[np.float64], regret: NDArray[np.float64], window: int) -> Mapping[str, Curve]:
     at = _points(len(rewards), _POINTS)
-    earned = np.concatenate(([0.0], np.cumsum(rewards)))
     before = np.maximum(at - window, 0)
+    earned, missed = (np.concatenate(([0.0], sums)) for sums in (np.cumsum(rewards), regret))
+    lately = earned[at] - earned[before]
     return {
-        "average": (earned[at] / at).tolist(),
-        "window": ((earned[at] - earned[before]) / (at - before)).tolist(),
-        "regret": regret[at - 1].tolist(),
+        "reward": {"average": (earned[at] / at).tolist(), "window": (lately / (at - before)).tolist()},
+        "total_reward": {"average": earned[at].tolist(), "window": lately.tolist()},
+        "regret": {"average": missed[at].tolist(), "window": (missed[at] - missed[before]).tolist()},
     }
 
 
@@ -274,7 +283,9 @@ def _on_log(
     def log() -> Iterator[Logged]:
         nonlocal rejected
         room = math.inf if limit is None else limit
-        read = _joined(pipeline, source) if isinstance(source, Followed) else _read(pipeline, source)
+        read = (
+            _joined(pipeline, source, policies) if isinstance(source, Followed) else _read(pipeline, source)
+        )
         for logged, n_bad in read:
             rejected += n_bad
             taken = logged if len(logged) <= room else logged.slice(0, int(room))
@@ -356,16 +367,28 @@ def _read(pipeline: BanditPipeline, source: Log) -> Iterator[tuple[Logged, int]]
         yield records.logged, len(bad)
 
 
-def _joined(pipeline: BanditPipeline, source: Followed) -> Iterator[tuple[Logged, int]]:
+def _joined(
+    pipeline: BanditPipeline, source: Followed, policies: Mapping[str, bandits.Policy]
+) -> Iterator[tuple[Logged, int]]:
     """Join what applications have logged; at the end, what still waits gets what it has."""
-    joiner = pipeline.joiner()
+    joiner, retirements = pipeline.joiner(), Retirements(pipeline.retirements)
+
+    def parts(joined: Joined) -> Iterator[tuple[Logged, int]]:
+        for arms, low, high in retirements.parts(joined.decisions, 0, len(joined)):
+            for policy in policies.values():
+                if isinstance(policy, Retires):
+                    for arm in arms:
+                        policy.retire(arm)
+            logged, unusable = to_logged(
+                joined.decisions[low:high], joined.rewards[low:high], pipeline=pipeline.name
+            )
+            yield logged, len(unusable)
+
     for chunk in FeedbackSource(source.path).chunks(None, 4096):
-        joined = joiner.take(chunk.batch)
-        logged, unusable = to_logged(joined.decisions, joined.rewards, pipeline=pipeline.name)
-        yield logged, len(chunk.rejected) + len(unusable)
-    joined = joiner.flush()
-    logged, unusable = to_logged(joined.decisions, joined.rewards, pipeline=pipeline.name)
-    yield logged, len(unusable)
+        nothing, _ = to_logged([], np.empty(0), pipeline=pipeline.name)
+        yield nothing, len(chunk.rejected)
+        yield from parts(joiner.take(chunk.batch))
+    yield from parts(joiner.flush())
 
 
 def _codec(source: Log, pipeline: str) -> LogCodec:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,13 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING if arguments.quiet else logging.INFO)
+    as_json = getattr(arguments, "log", "text") == "json"
+    if as_json:
+        from penstock import log_lines
+
+        log_lines.install(arguments.config.stem)
     try:
         code: int = arguments.function(arguments)
         sys.stdout.flush()
     except PenstockError as error:
         if arguments.debug:
             raise
-        print(f"penstock: error: {error}", file=sys.stderr)
+        if as_json:
+            log_lines.say("failed", str(error), level=logging.ERROR, exit_code=error.exit_code)
+        else:
+            print(f"penstock: error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -48,10 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        print(
-            f"penstock: internal error: {type(error).__name__}: {error} (--debug shows where)",
-            file=sys.stderr,
-        )
+        text = f"{type(error).__name__}: {error}"
+        if as_json:
+            log_lines.say("failed", text, level=logging.ERROR, exit_code=1)
+        else:
+            print(f"penstock: internal error: {text} (--debug shows where)", file=sys.stderr)
         return 1
     return code
 
@@ -104,12 +114,90 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", _run, "learn from a source until it ends or SIGTERM comes; resumes where it was")
     _add_pipeline(run)
     run.add_argument("--follow", action="store_true", help="wait for more at the end of a file")
+    run.add_argument(
+        "--log", choices=["text", "json"], default="text", help="json: one object a line, on stderr"
+    )
+    run.add_argument(
+        "--standby", action="store_true", help="wait while another run uses the checkpoint, then go on"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="check all that is needed, one line each, and learn nothing"
+    )
+
+    replay = command(
+        "replay", _replay, "rebuild a past state from the log, in the order in which it was learned"
+    )
+    _add_pipeline(replay)
+    replay.add_argument(
+        "--until",
+        metavar="POSITION",
+        help="a number of events, TOPIC[PARTITION]@OFFSET, FILE:LINE, `checkpoint` (the default) or `end`",
+    )
+    replay.add_argument(
+        "--explain", metavar="EVENT", help="what was known when it was scored: a number, a position or an id"
+    )
+    replay.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+
+    produce = command("produce", _produce, "send the events of a pipeline's source to a Kafka topic")
+    produce.add_argument("config", type=Path, metavar="FROM", help="the pipeline whose source is sent")
+    produce.add_argument("--data", metavar="FILE", help="read FILE instead of the configuration's source")
+    produce.add_argument("--seed", type=int, metavar="N", help="instead of the configuration's")
+    produce.add_argument(
+        "--to", type=Path, required=True, metavar="TO", help="the pipeline that learns from the topic"
+    )
+    produce.add_argument("--limit", type=_positive, metavar="N", help="stop after N events")
+    produce.add_argument("--rate", type=_rate, metavar="PER_S", help="events a second, at most")
+    produce.add_argument(
+        "--partitions", type=_positive, metavar="N", help="of the topic, if it has to be made (4)"
+    )
+
+    answer = command("answer", _answer, "answer requests from a topic with what serves, each exactly once")
+    answer.add_argument("config", type=Path, metavar="CONFIG", help="a pipeline, in YAML, with `answers`")
+    answer.add_argument("--instance", metavar="NAME", help="a name that this copy keeps over restarts")
+
+    dlq = command("dlq", _dlq, "look at dead letters, or send them back to where they came from")
+    dlq.add_argument("action", choices=["ls", "replay"])
+    dlq.add_argument("config", type=Path, metavar="CONFIG", help="a pipeline, in YAML")
+    dlq.add_argument("--limit", type=_positive, metavar="N", help="N letters at most")
+    dlq.add_argument("--reason", metavar="REGEX", help="only those whose reason it is found in")
+    dlq.add_argument("--to-topic", metavar="TOPIC", help="send them here instead")
+    dlq.add_argument("--to-file", type=Path, metavar="FILE", help="append them to a file, a line each")
 
     snapshots = command("snapshots", _snapshots, "look at stored models, and move what serves")
-    snapshots.add_argument("action", choices=["ls", "show", "promote", "rollback", "verify"])
-    snapshots.add_argument("path", type=Path, help="directory of the snapshots")
-    snapshots.add_argument("version", nargs="?", help="a number or an alias; `serving` where it makes sense")
+    snapshots.add_argument(
+        "action", choices=["ls", "show", "promote", "rollback", "hold", "release", "verify", "mirror"]
+    )
+    snapshots.add_argument("path", help="directory of the snapshots; of `mirror`, or kafka://host:port/topic")
+    snapshots.add_argument(
+        "version",
+        nargs="?",
+        help="a number or an alias; `serving` where it makes sense; of `mirror`: where to",
+    )
+    snapshots.add_argument("--follow", action="store_true", help="mirror: go on until interrupted")
+    snapshots.add_argument(
+        "--kafka", action="append", default=[], metavar="KEY=VALUE", help="mirror: a setting of librdkafka"
+    )
     snapshots.add_argument("--json", action="store_true", help="print JSON")
+
+    detectors = command("drift", _drift, "choose the threshold of a drift detector by its false alarms")
+    detectors.add_argument("action", choices=["calibrate"])
+    detectors.add_argument("config", type=Path, nargs="?", help="calibrate the detectors of this pipeline")
+    detectors.add_argument("--detector", metavar="KIND", help="or this one, or `all`")
+    detectors.add_argument(
+        "--false-alarm-every",
+        type=_positive,
+        default=100_000,
+        metavar="N",
+        help="wanted, in events",
+    )
+    detectors.add_argument(
+        "--series", metavar="S", help="what is watched: bernoulli:P, beta:A,B, uniform or gaussian"
+    )
+    detectors.add_argument("--change", type=float, metavar="D", help="of the mean: show how soon it is seen")
+    detectors.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="another parameter of the detector"
+    )
+    detectors.add_argument("--json", action="store_true", help="print JSON")
 
     command("schema", _schema, "print the JSON Schema of configuration files")
     return parser
@@ -229,31 +317,132 @@ def _evaluate_policies(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from penstock import runner
+    if arguments.dry_run:
+        return _dry_run(arguments)
+    from penstock import daemon
 
-    bandit = _is_bandit(arguments)
-    pipeline = _bandit_pipeline(arguments, kind="feedback") if bandit else _pipeline(arguments)
-    if arguments.follow:
-        pipeline = pipeline.with_source(follow=True)
-    stop = False
-
-    def ask_to_stop(signum: int, frame: Any) -> None:
-        nonlocal stop
-        stop = True
-        signal.signal(signum, before[signal.Signals(signum)])  # asked once more, it ends at once
-
-    before = {signum: signal.signal(signum, ask_to_stop) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        outcome = runner.run(pipeline, batch=arguments.batch, should_stop=lambda: stop)
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+    outcome = daemon.run(
+        _runnable(arguments),
+        batch=arguments.batch,
+        standby=arguments.standby,
+        json_log=arguments.log == "json",
+    )
+    if outcome is None:
+        print("stopped standing by")
+        return 0
     print(
         f"{'stopped' if outcome.stopped else 'done'} at event {outcome.events:,}"
         f" ({outcome.events - outcome.resumed_at:,} learned in this run, {outcome.rejected:,} bad records)"
         + (f"; version {outcome.serving} serves" if outcome.serving else "")
         + f"; digest {outcome.digest}"
     )
+    counted = [f"{n:,} {what.replace('_', ' ')}" for what, n in outcome.counts.items() if n]
+    if counted:
+        print(f"feedback since the beginning: {', '.join(counted)}")
+    return 0
+
+
+def _runnable(arguments: argparse.Namespace) -> Pipeline | BanditPipeline:
+    bandit = _is_bandit(arguments)
+    pipeline = _bandit_pipeline(arguments, kind="feedback") if bandit else _pipeline(arguments)
+    return pipeline.with_source(follow=True) if getattr(arguments, "follow", False) else pipeline
+
+
+def _dry_run(arguments: argparse.Namespace) -> int:
+    from penstock import checkup
+
+    code = 0
+    for check in checkup.checks(lambda: _runnable(arguments), standby=arguments.standby):
+        print(check.line(), flush=True)
+        code = code if check.problem is None else checkup.worse(code, check.problem)
+    return code
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from penstock import replay_log
+
+    found = replay_log.replay(
+        _runnable(arguments), until=arguments.until, explain=arguments.explain, batch=arguments.batch
+    )
+    if arguments.json:
+        print(json.dumps(found.as_json()))
+    else:
+        print(*found.lines(), sep="\n")
+    return 0
+
+
+def _produce(arguments: argparse.Namespace) -> int:
+    from penstock import config
+    from penstock.produce import produce
+
+    sent = produce(
+        config.load(arguments.config, data=arguments.data, seed=arguments.seed),
+        config.load(arguments.to),
+        limit=arguments.limit,
+        rate=arguments.rate,
+        partitions=arguments.partitions,
+    )
+    print(
+        f"{sent.events:,} events sent to {sent.topic} ({sent.partitions} partitions) in {sent.seconds:.2f} s"
+        + (f"; {sent.rejected:,} bad records left out" if sent.rejected else "")
+    )
+    return 0
+
+
+def _any_pipeline(arguments: argparse.Namespace) -> Pipeline | BanditPipeline:
+    from penstock import bandit_config, config
+
+    given = config.read(arguments.config)
+    given.setdefault("name", arguments.config.stem)
+    parse: Any = bandit_config.parse if given.get("task") == "bandit" else config.parse
+    pipeline: Pipeline | BanditPipeline = parse(given, where=str(arguments.config))
+    return pipeline
+
+
+def _answer(arguments: argparse.Namespace) -> int:
+    from penstock.kafka.answers import answer
+    from penstock.kafka.letters import connected
+
+    pipeline = _any_pipeline(arguments)
+    spec, stored = pipeline.answers, pipeline.snapshots
+    if spec is None or stored is None:
+        raise ConfigError(f"{arguments.config}: `{'answers' if spec is None else 'snapshots'}`: missing")
+    if arguments.instance is not None:
+        spec = spec.model_copy(update={"instance": arguments.instance})
+    stop = threading.Event()
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        outcome = answer(
+            spec,
+            connected(spec, pipeline.source, where="answers"),
+            pipeline=pipeline.name,
+            snapshots=stored.path,
+            bandit=pipeline.task == "bandit",
+            trust_pickle=stored.trust_pickle,
+            should_stop=stop.is_set,
+        )
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    print(f"stopped after {outcome.requests:,} requests, {outcome.errors:,} of them answered with an error")
+    return 0
+
+
+def _dlq(arguments: argparse.Namespace) -> int:
+    from penstock import dlq
+
+    pipeline = _any_pipeline(arguments)
+    if arguments.action == "ls":
+        dlq.list_letters(pipeline, limit=arguments.limit, reason=arguments.reason, show=print)
+        return 0
+    n_sent = dlq.replay(
+        pipeline,
+        limit=arguments.limit,
+        reason=arguments.reason,
+        to_topic=arguments.to_topic,
+        to_file=arguments.to_file,
+    )
+    print(f"sent {n_sent:,} dead letters back")
     return 0
 
 
@@ -261,15 +450,53 @@ def _snapshots(arguments: argparse.Namespace) -> int:
     from penstock import inventory
 
     version = arguments.version
+    if arguments.action == "mirror":
+        from penstock.kafka import copying
+
+        return copying.copy(arguments.path, version, follow=arguments.follow, settings=arguments.kafka)
     if version is not None and arguments.action in ("ls", "verify") and not inventory.is_number(version):
         raise ConfigError(f"`snapshots {arguments.action}` takes a version number, got {version!r}")
-    return inventory.COMMANDS[arguments.action](arguments.path, version, arguments.json)
+    return inventory.COMMANDS[arguments.action](Path(arguments.path), version, arguments.json)
+
+
+def _drift(arguments: argparse.Namespace) -> int:
+    from penstock import calibrate, config
+
+    if (arguments.config is None) == (arguments.detector is None):
+        raise ConfigError("`drift calibrate` needs a configuration or a --detector")
+    if arguments.config is not None:
+        pipeline = config.load(arguments.config)
+        found = calibrate.of_pipeline(pipeline, arguments.series, arguments.change)
+    else:
+        found = calibrate.of_kind(
+            arguments.detector,
+            arguments.false_alarm_every,
+            arguments.series or "bernoulli:0.2",
+            dict(_setting(text) for text in arguments.set),
+            arguments.change,
+        )
+    if arguments.json:
+        print(json.dumps([one.as_json() for one in found]))
+    else:
+        print(*calibrate.table(found), sep="\n")
+    return 0
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read ``KEY=VALUE``; a value that is no JSON is text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: expected KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def _schema(arguments: argparse.Namespace) -> int:
-    from penstock import config
+    from penstock import bandit_config
 
-    print(json.dumps(config.json_schema(), indent=2))
+    print(json.dumps(bandit_config.json_schema(), indent=2))
     return 0
 
 
@@ -280,6 +507,16 @@ def _positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer >= 1, got {text}")
+    return value
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text}")
     return value
 
 

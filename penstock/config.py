@@ -36,9 +36,11 @@ from pydantic_core import CoreSchema, core_schema
 from penstock import drift, learners, replay, sources
 from penstock.errors import ConfigError
 from penstock.events import Task, TaskKind
+from penstock.outputs_config import OUTPUTS, AnswersSpec, DeadLetterSpec, EventsSpec, MonitorSpec, TopicName
 from penstock.registry import resolve
+from penstock.trials import Guard, RollbackRules, ShadowRules
 
-__all__ = ["Component", "Pipeline", "json_schema", "load", "parse", "read"]
+__all__ = ["Component", "Pipeline", "load", "parse", "read"]
 
 # Options of every source that say what a record's fields are.
 _MAPS_FIELDS = {"label", "weight", "id", "time", "features", "ignore", "types", "classes"}
@@ -190,13 +192,52 @@ class _Rule(Strict):
 class DriftRule(_Rule):
     """One detector, a copy of it for each learner it watches.
 
-    `react` is the answer to a loss that rose; one that fell is only reported.
+    `react` is the answer to a loss that rose; one that fell is only reported. What is watched belongs to a
+    learner (``loss``, ``error``, ``prediction``) or to the events (``label``, ``feature:NAME``, where NAME
+    has dots between its levels): then there is one detector for all, and nothing to react with.
+    `false_alarm_every` takes the place of the detector's threshold, for values that look like `series`.
     """
 
     registered = Registered(drift.DETECTORS, "detector")
-    on: Literal["loss", "error"] = "loss"
+    on: Annotated[str, Field(pattern=r"^(loss|error|prediction|label|feature:.+)$")] = "loss"
     react: Reaction = "log"
     learners: list[str] | None = None
+    false_alarm_every: Annotated[int, Ge(100)] | None = None
+    series: str = "own"
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> DriftRule:
+        if self.of_events and self.learners is not None:
+            raise ValueError(f"`learners`: there is one detector on: {self.on}, whatever the learners")
+        if self.react != "log" and self.on not in ("loss", "error"):
+            raise ValueError(f"`react`: only a loss or an error that rose is answered, not a {self.on}")
+        if self.false_alarm_every is not None:
+            try:
+                self.build()
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def of_events(self) -> bool:
+        """Whether it watches the events themselves, not a learner."""
+        return self.on == "label" or self.on.startswith("feature:")
+
+    def build(self) -> drift.Detector:
+        """Build the detector."""
+        return drift.build(
+            self.kind, false_alarm_every=self.false_alarm_every, series=self.series, **self.parameters
+        )
+
+    def values_lie_in(self, task: TaskKind) -> drift.Domain:
+        """Return what kind of numbers it will be fed."""
+        if self.on == "error":
+            return "bits" if task != "regression" else "unit"
+        if self.on == "label" and task == "binary":
+            return "bits"
+        return (
+            "unit" if self.on == "loss" or (self.on == "prediction" and task != "regression") else "numbers"
+        )
 
 
 class ReplayRule(_Rule):
@@ -210,14 +251,72 @@ class ReplayRule(_Rule):
     weight: Annotated[float, Gt(0), Le(1)] = 0.5
 
 
+class SliceSpec(Strict):
+    """The events in which a feature has a value; `feature` is ``namespace.name`` where it is nested."""
+
+    feature: Annotated[str, Field(min_length=1)]
+    equals: str | bool | float
+
+
+class GuardSpec(Strict):
+    """A second loss that a replacement must not raise; see `penstock.trials.Guard`."""
+
+    on: Literal["loss", "error", "logloss"] = "loss"
+    slice: SliceSpec | None = None
+    margin: Annotated[float, Gt(0), Lt(1)] = 0.01
+
+    @property
+    def name(self) -> str:
+        """Name of the guard in notices."""
+        return self.on + (f"[{self.slice.feature}={self.slice.equals}]" if self.slice else "")
+
+
+class RollbackSpec(Strict):
+    """When what serves is taken back; see `penstock.trials.RollbackRules`."""
+
+    alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
+    margin: Annotated[float, Ge(0), Lt(1)] = 0.0
+    watch_events: Annotated[int, Ge(1)] = 10000
+    relearn: bool = True
+
+
 class ShadowSpec(Strict):
-    """The gate; see `penstock.shadow.ShadowRules`."""
+    """The gate; see `penstock.trials.ShadowRules`. ``rollback: false`` never takes anything back."""
 
     refresh_every: Annotated[int, Ge(1)] = 1000
+    refresh_margin: Annotated[float, Ge(0), Lt(1)] | None = None
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
-    min_effect: Annotated[float, Ge(0), Lt(1)] = 0.005
+    min_effect: Annotated[float, Gt(-1), Lt(1)] = 0.005
     max_events: Annotated[int, Ge(1)] = 20000
     retry_after: Annotated[int, Ge(0)] = 2000
+    challengers: Annotated[int, Ge(1), Le(100)] = 1
+    guards: list[GuardSpec] = []
+    rollback: RollbackSpec | Literal[False] = RollbackSpec()
+    max_age: Annotated[int, Ge(1)] | None = None
+
+    @model_validator(mode="after")
+    def _guards_differ(self) -> ShadowSpec:
+        names = [guard.name for guard in self.guards]
+        for i, name in enumerate(names):
+            if name == "loss":
+                raise ValueError(f"`guards[{i}]`: the loss itself is what is tested; name a `slice` of it")
+            if name in names[:i]:
+                raise ValueError(f"`guards[{i}]`: there are two guards on {name}")
+        return self
+
+    @property
+    def rules(self) -> ShadowRules:
+        """What the gate demands."""
+        plain = self.model_dump(exclude={"guards", "rollback"})
+        guards = tuple(Guard(name=guard.name, margin=guard.margin) for guard in self.guards)
+        rollback = RollbackRules(**self.rollback.model_dump()) if self.rollback else None
+        return ShadowRules(**plain, guards=guards, rollback=rollback)
+
+
+class DedupSpec(Strict):
+    """How many ids to remember, so that an event that comes twice is learned once."""
+
+    window: Annotated[int, Ge(1), Le(100_000_000)] = 1_000_000
 
 
 class MetricsSpec(Strict):
@@ -228,11 +327,23 @@ class MetricsSpec(Strict):
 
 
 class SnapshotsSpec(Strict):
-    """Where promoted models go."""
+    """Where promoted models go: a directory and, for applications elsewhere, a compacted topic as well.
+
+    `bootstrap` and `settings` say which Kafka: the source's, if `bootstrap` is not given.
+    """
 
     path: Path
     keep: Annotated[int, Ge(2)] = 50
     trust_pickle: bool = False
+    topic: TopicName | None = None
+    bootstrap: Annotated[str, Field(min_length=1)] | None = None
+    settings: dict[str, bool | int | float | str] = {}
+
+    @model_validator(mode="after")
+    def _needs_topic(self) -> SnapshotsSpec:
+        if self.topic is None and (self.bootstrap is not None or self.settings):
+            raise ValueError("`bootstrap` and `settings` need a `topic`")
+        return self
 
 
 class CheckpointSpec(Strict):
@@ -242,14 +353,6 @@ class CheckpointSpec(Strict):
     every_events: Annotated[int, Ge(1)] = 100_000
     every_s: Annotated[float, Gt(0)] = 5.0
     trust_pickle: bool = False
-
-
-class DeadLetterSpec(Strict):
-    """Where records go that could not be used, and how many of them are tolerated."""
-
-    path: Path | None = None
-    max_bad_rate: Annotated[float, Ge(0), Le(1)] = 0.01
-    min_bad: Annotated[int, Ge(0)] = 10
 
 
 class Pipeline(Strict):
@@ -268,6 +371,10 @@ class Pipeline(Strict):
     snapshots: SnapshotsSpec | None = None
     checkpoint: CheckpointSpec | None = None
     dead_letters: DeadLetterSpec = DeadLetterSpec()
+    events: EventsSpec | None = None
+    answers: AnswersSpec | None = None
+    monitor: MonitorSpec | None = None
+    dedup: DedupSpec | None = None
     metrics: MetricsSpec = MetricsSpec()
     tick: Annotated[int, Ge(1), Le(1_000_000)] = 256
     seed: Annotated[int, Ge(0)] = 0
@@ -286,6 +393,14 @@ class Pipeline(Strict):
         for i, rule in enumerate(self.drift):
             if rule.react == "warm_restart" and self.replay is None:
                 raise ValueError(f"`drift[{i}].react: warm_restart` needs a `replay` buffer to restart from")
+            needed = getattr(resolve(rule.kind, drift.DETECTORS, what="detector"), "domain", "numbers")
+            fed = rule.values_lie_in(self.task)
+            if (needed == "bits" and fed != "bits") or (needed == "unit" and fed == "numbers"):
+                accepted = "0 and 1" if needed == "bits" else "numbers in [0, 1]"
+                raise ValueError(f"`drift[{i}].on: {rule.on}`: {rule.kind} takes {accepted} only")
+        for i, guard in enumerate(self.shadow.guards if self.shadow else []):
+            if self.task == "regression" and guard.on != "loss":
+                raise ValueError(f"`shadow.guards[{i}].on`: a regression has no {guard.on}; expected loss")
         if self.snapshots is not None and self.shadow is None:
             raise ValueError("`snapshots` needs `shadow`: nothing is stored to serve without the gate")
         self._check_paths()
@@ -346,10 +461,14 @@ class Pipeline(Strict):
 
     def hash(self) -> str:
         """Hex SHA-256 of everything that the engine's state depends on, so not of paths and limits."""
-        given = self.model_dump(mode="json", exclude={"source", "snapshots", "checkpoint", "dead_letters"})
+        given = self.model_dump(mode="json", exclude={"source", "snapshots", "checkpoint", *OUTPUTS})
         # Which learner comes first matters (it serves first), but not in what order parameters are written.
         given["learners"] = list(given["learners"].items())
         given["fields"] = {k: v for k, v in self.source.parameters.items() if k in _MAPS_FIELDS}
+        if (metadata := self.source.parameters.get("metadata")) is not None:  # of messages of Kafka
+            given["fields"]["metadata"] = dict(metadata)
+        if self.dedup is None:
+            del given["dedup"]  # a state is the same whether there was such a thing when it was written
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
 
@@ -504,11 +623,3 @@ def _keys(schema: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
             if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
                 schema = candidate
     return sorted(schema.model_fields)
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of a configuration file, for editors."""
-    schema = Pipeline.model_json_schema()
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "Penstock pipeline"
-    return schema

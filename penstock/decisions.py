@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native import draw as _native
 from penstock.errors import BadRecord
 from penstock.events import Features, Row
 
@@ -252,8 +253,10 @@ def draw(probabilities: NDArray[np.float64], key: int) -> int:
     -------
     int
         Position of the action; never one whose probability is 0.
+
+    Raises
+    ------
+    ValueError
+        If no probability is above 0.
     """
-    generator = np.random.Generator(np.random.Philox(key=np.array([key, 0], np.uint64)))
-    cumulative = np.cumsum(probabilities)
-    position = int(np.searchsorted(cumulative, generator.random() * cumulative[-1], side="right"))
-    return min(position, int(np.flatnonzero(probabilities)[-1]))
+    return _native.draw(np.ascontiguousarray(probabilities, np.float64), key)

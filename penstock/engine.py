@@ -17,14 +17,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock import drift, learners, replay
-from penstock.config import DriftRule, Pipeline
+from penstock import learners, replay
+from penstock.config import DriftRule, GuardSpec, Pipeline
 from penstock.errors import ConfigError, DataError, PenstockError
 from penstock.events import Batch, Task
+from penstock.gate import Fading
 from penstock.learners.base import Learner
 from penstock.metrics import LossKind, Metrics, bounded_losses
 from penstock.notices import Notice
-from penstock.shadow import Contender, Fading, Shadow, ShadowRules
+from penstock.shadow import Contender, Shadow
 from penstock.state import State, digest, prefixed, section
 
 __all__ = ["BASELINES", "Engine"]
@@ -41,6 +42,8 @@ _REACTIONS: Final = {
     "reset": "the learner starts afresh",
     "warm_restart": "the learner starts afresh from what is remembered since the change",
 }
+
+_KINDS: Final[Mapping[str, LossKind]] = {"error": "error", "logloss": "logloss"}
 
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
 _SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
@@ -64,17 +67,17 @@ class _Alarm:
 
 
 class _Watched:
-    """A detector on one learner's losses, and the first alarm since the last tick ended."""
+    """A detector on numbers of a learner or of the events, and the first alarm since the last tick ended."""
 
     def __init__(self, rule: DriftRule) -> None:
         self.rule = rule
-        self.detector = drift.build(rule.kind, **rule.parameters)
+        self.detector = rule.build()
         self.alarm: _Alarm | None = None
 
     def update(
         self, values: NDArray[np.float64], judged: NDArray[np.intp] | None, n_before: int, n_offered: int
     ) -> None:
-        """Take the losses of the events at `judged` (None: all) of a batch that comes after `n_before`."""
+        """Take the numbers of the events at `judged` (None: all) of a batch that comes after `n_before`."""
         found = self.detector.update(values)
         if found is not None and self.alarm is None:
             place = found.index if judged is None else int(judged[found.index])
@@ -113,7 +116,9 @@ class _Lane:
         self.learner = self._build()
         self.metrics = Metrics(self._task, window=pipeline.metrics.window, fading=pipeline.metrics.fading)
         self.watched = [
-            _Watched(rule) for rule in pipeline.drift if rule.learners is None or name in rule.learners
+            _Watched(rule)
+            for rule in pipeline.drift
+            if not rule.of_events and (rule.learners is None or name in rule.learners)
         ]
         self.recent_loss = Fading()
         self.n_recent = 0  # events in it
@@ -141,12 +146,21 @@ class _Lane:
         for watched in self.watched:
             watched.detector.reset()
 
-    def contender(self) -> Contender:
+    def set_back(self, learner: State) -> None:
+        """Go on from an earlier state of the same learner."""
+        self.learner.restore(learner)
+        self.recent_loss = Fading()
+        self.n_recent = 0
+        for watched in self.watched:
+            watched.detector.reset()
+
+    def contender(self, n_offered: int) -> Contender:
         return Contender(
             kind=self.spec.kind,
             lineage=self.lineage,
             recent_loss=self.recent_loss.mean if self.n_recent >= _MIN_RECENT else math.nan,
             freeze=self.learner.freeze,
+            live=lambda: {"n_offered": n_offered, **prefixed(self.learner.state(), "learner")},
         )
 
     def state(self) -> State:
@@ -169,6 +183,36 @@ class _Lane:
         self.metrics.restore(section(state, "metrics"))
         for i, watched in enumerate(self.watched):
             watched.restore(section(state, f"watched/{i}"))
+
+
+class _Guarded:
+    """A second loss that the gate looks at: what it is of, and which events count."""
+
+    def __init__(self, guard: GuardSpec) -> None:
+        self.on = guard.on
+        self._slice: tuple[int, float] | None = None
+        if guard.slice is not None:
+            *namespace, name = guard.slice.feature.split(".", 1)
+            row: dict[str, Any] = {name: guard.slice.equals}
+            if namespace:
+                row = {namespace[0]: row}
+            features = Batch.from_rows([row], [0.0]).features
+            if len(features.indices) != 1:
+                raise ConfigError(
+                    f"`shadow.guards`: {guard.slice.equals!r} is no value that a slice can have"
+                )
+            self._slice = int(features.indices[0]), float(features.values[0])
+
+    def outside(self, events: Batch) -> NDArray[np.bool_] | None:
+        """Which events do not count, shape (n,); None if all of them do."""
+        if self._slice is None:
+            return None
+        index, value = self._slice
+        features = events.features
+        found = np.flatnonzero((features.indices == index) & (features.values == value))
+        outside = np.ones(len(events), dtype=np.bool_)
+        outside[np.searchsorted(features.indptr, found, side="right") - 1] = False
+        return outside
 
 
 class _LabelScale:
@@ -229,6 +273,7 @@ class Engine:
             )
             for name, kind in BASELINES[self.task.kind].items()
         }
+        self._watched = [_Watched(rule) for rule in pipeline.drift if rule.of_events]
         self._scale = _LabelScale()
         self._replay = (
             replay.build(pipeline.replay.kind, seed=pipeline.seed, **pipeline.replay.parameters)
@@ -236,10 +281,9 @@ class Engine:
             else None
         )
         self.shadow = (
-            Shadow(ShadowRules(**pipeline.shadow.model_dump()), serving=pipeline.first_serving)
-            if pipeline.shadow
-            else None
+            Shadow(pipeline.shadow.rules, serving=pipeline.first_serving) if pipeline.shadow else None
         )
+        self._guards = [_Guarded(guard) for guard in pipeline.shadow.guards] if pipeline.shadow else []
 
     def progress(self, batch: Batch) -> list[Notice]:
         """Score and learn every event in order; react wherever a tick ends.
@@ -308,13 +352,24 @@ class Engine:
             if judged is not None:
                 predictions = predictions[judged]
             for watched in lane.watched:
-                if self._can_judge:
+                if watched.rule.on == "prediction":
+                    values = predictions if predictions.ndim == 1 else predictions.max(axis=1, initial=0.0)
+                elif self._can_judge:
                     values = self._losses(predictions, events, watched.rule.on)
+                else:
+                    continue
+                with self._blaming(f"detector `{watched.rule.kind}`", len(batch)):
                     watched.update(values, judged, self.n_events, n_offered)
             if self._can_judge:
                 losses[name] = self._losses(predictions, events)
                 lane.recent_loss.update(losses[name])
                 lane.n_recent += len(events)
+        for watched in self._watched:
+            with self._blaming(f"detector `{watched.rule.kind}` on {watched.rule.on}", len(batch)):
+                values, places = _of_events(watched.rule.on, events)
+                if judged is not None:
+                    places = judged[places]
+                watched.update(values, places, self.n_events, n_offered)
         prior: NDArray[np.float64] | None = None
         for name, (learner, scores) in self._baselines.items():
             with self._blaming(f"baseline `{name}`", len(batch)):
@@ -324,9 +379,10 @@ class Engine:
                 prior = self._losses(predictions if judged is None else predictions[judged], events)
         if self.shadow is not None and prior is not None:
             lineages = {name: lane.lineage for name, lane in self._lanes.items()}
+            slices = [guarded.outside(events) for guarded in self._guards]
             with self._blaming("a frozen model", len(batch)):
                 self.shadow.observe(
-                    losses, lineages, prior, lambda model: self._losses(model.predict(events), events)
+                    losses, lineages, prior, lambda model: self._judged(model.predict(events), events, slices)
                 )
         if self._replay is not None:
             self._replay.offer(events)
@@ -361,21 +417,56 @@ class Engine:
         self, predictions: NDArray[np.float64], batch: Batch, on: str = "loss"
     ) -> NDArray[np.float64]:
         """Losses in [0, 1]: Brier, or absolute against the label's scale; or errors, of classes."""
-        kind: LossKind | None = "error" if on == "error" and self.task.kind != "regression" else None
+        kind: LossKind | None = _KINDS.get(on) if self.task.kind != "regression" else None
         scale = self._scale.value or 1.0
         return bounded_losses(self.task, predictions, batch.labels, kind=kind, scale=scale)
+
+    def _judged(
+        self, predictions: NDArray[np.float64], events: Batch, slices: list[NDArray[np.bool_] | None]
+    ) -> NDArray[np.float64]:
+        """Losses of a frozen model, shape (1 + guards, n): NaN where an event is none of a guard's."""
+        losses = np.empty((1 + len(slices), len(events)))
+        losses[0] = self._losses(predictions, events)
+        for values, guarded, outside in zip(losses[1:], self._guards, slices, strict=True):
+            values[:] = self._losses(predictions, events, guarded.on)
+            if outside is not None:
+                values[outside] = np.nan
+        return losses
 
     def _end_tick(self) -> list[Notice]:
         self._scale.end_tick()
         restarts = sum(lane.lineage for lane in self._lanes.values())
-        notices = [notice for lane in self._lanes.values() for notice in self._react(lane)]
+        notices = [self._notice(watched, watched.rule.on) for watched in self._watched if watched.alarm]
+        for watched in self._watched:
+            watched.alarm = None
+        notices += [notice for lane in self._lanes.values() for notice in self._react(lane)]
         self._learn_replayed()
         if self.shadow is not None and self._can_judge:
             if sum(lane.lineage for lane in self._lanes.values()) > restarts:
                 notices += self.shadow.new_epoch(self.n_events)
-            contenders = {name: lane.contender() for name, lane in self._lanes.items()}
-            notices += self.shadow.end_tick(self.n_events, contenders)
+            n_offered = self._replay.n_offered if self._replay is not None else 0
+            contenders = {name: lane.contender(n_offered) for name, lane in self._lanes.items()}
+            served = self.shadow.serving
+            for notice in self.shadow.end_tick(self.n_events, contenders):
+                notices.append(notice)
+                if notice.what == "rolled_back" and notice.learner == served:
+                    self._set_back(self._lanes[served], self.shadow)
         return notices
+
+    def _set_back(self, lane: _Lane, shadow: Shadow) -> None:
+        """Let a learner go on from where it was when what serves again was frozen.
+
+        Of the events since then it learns those that the replay buffer holds, once.
+        """
+        version, rules = shadow.serving_version, shadow.rules.rollback
+        if version is None or version.live is None or version.lineage != lane.lineage or rules is None:
+            return
+        lane.set_back(section(version.live, "learner"))
+        if self._replay is not None and rules.relearn:
+            since = self._replay.contents(since=int(version.live["n_offered"]))  # type: ignore[arg-type]
+            if since is not None:
+                with self._blaming(f"learner `{lane.name}`", 0):
+                    lane.learner.learn(since)
 
     def _react(self, lane: _Lane) -> list[Notice]:
         """Answer the alarms of the tick that just ended: report each, and restart at most once.
@@ -383,28 +474,12 @@ class Engine:
         Only a loss that rose is answered. One that fell is what learning is for: who starts afresh then
         begins to improve again, rings again, and never gets anywhere.
         """
-        notices = []
-        alarms = [(watched.rule, watched.alarm) for watched in lane.watched if watched.alarm is not None]
-        restarts = [(rule, alarm) for rule, alarm in alarms if rule.react != "log" and alarm.rose]
-        for rule, alarm in alarms:
-            reaction = rule.react if alarm.rose else "log"
-            notices.append(
-                Notice(
-                    what="drift",
-                    event=alarm.event,
-                    learner=lane.name,
-                    text=f"{rule.kind} on the {rule.on} of {lane.name}: {alarm.before:.3f} before, "
-                    f"{alarm.after:.3f} over the last {alarm.width:,} events; "
-                    f"{_REACTIONS[reaction]}",
-                    evidence={
-                        "detector": rule.kind,
-                        "reaction": reaction,
-                        "before": alarm.before,
-                        "after": alarm.after,
-                        "width": alarm.width,
-                    },
-                )
-            )
+        notices = [self._notice(watched, lane.name) for watched in lane.watched if watched.alarm]
+        restarts = [
+            (watched.rule, watched.alarm)
+            for watched in lane.watched
+            if watched.alarm is not None and watched.rule.react != "log" and watched.alarm.rose
+        ]
         for watched in lane.watched:
             watched.alarm = None
         if restarts:
@@ -419,6 +494,28 @@ class Engine:
                         lane.learner.learn(remembered)
         return notices
 
+    def _notice(self, watched: _Watched, whose: str) -> Notice:
+        """Report an alarm."""
+        rule, alarm = watched.rule, watched.alarm
+        assert alarm is not None
+        reaction = rule.react if alarm.rose else "log"
+        what = rule.on if rule.of_events else f"{rule.on} of {whose}"
+        return Notice(
+            what="drift",
+            event=alarm.event,
+            learner=whose,
+            text=f"{rule.kind} on the {what}: {alarm.before:.3f} before, "
+            f"{alarm.after:.3f} over the last {alarm.width:,} events; "
+            f"{_REACTIONS[reaction]}",
+            evidence={
+                "detector": rule.kind,
+                "reaction": reaction,
+                "before": alarm.before,
+                "after": alarm.after,
+                "width": alarm.width,
+            },
+        )
+
     def _learn_replayed(self) -> None:
         """Mix past events in: learned, but neither scored nor shown to a detector or the gate."""
         rule = self.pipeline.replay
@@ -430,6 +527,11 @@ class Engine:
             for lane in self._lanes.values():
                 with self._blaming(f"learner `{lane.name}`", 0):
                     lane.learner.learn(sample)
+
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The live learners; to be looked at only."""
+        return {name: lane.learner for name, lane in self._lanes.items()}
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Scores so far of every learner; see `penstock.metrics.Metrics.report`."""
@@ -458,6 +560,8 @@ class Engine:
         for name, (learner, scores) in self._baselines.items():
             state |= prefixed(learner.state(), f"baselines/{name}/learner")
             state |= prefixed(scores.state(), f"baselines/{name}/metrics")
+        for i, watched in enumerate(self._watched):
+            state |= prefixed(watched.state(), f"watched/{i}")
         if self._replay is not None:
             state |= prefixed(self._replay.state(), "replay")
         if self.shadow is not None:
@@ -481,6 +585,8 @@ class Engine:
         for name, (learner, scores) in self._baselines.items():
             learner.restore(section(state, f"baselines/{name}/learner"))
             scores.restore(section(state, f"baselines/{name}/metrics"))
+        for i, watched in enumerate(self._watched):
+            watched.restore(section(state, f"watched/{i}"))
         if self._replay is not None:
             self._replay.restore(section(state, "replay"))
         if self.shadow is not None:
@@ -489,3 +595,22 @@ class Engine:
     def digest(self) -> str:
         """Hex SHA-256 over the whole state: equal for equal configurations and events."""
         return digest(self.state())
+
+
+def _of_events(on: str, events: Batch) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Labels, or the numbers that a feature has, and which of the events have one."""
+    if on == "label":
+        return events.labels, np.arange(len(events))
+    *outer, name = on.partition(":")[2].split(".")
+    found = [
+        (i, number) for i, row in enumerate(events.rows) if (number := _number(row, outer, name)) is not None
+    ]
+    return np.array([number for _, number in found], np.float64), np.array([i for i, _ in found], np.intp)
+
+
+def _number(row: Any, outer: list[str], name: str) -> float | None:
+    """Return a feature of a row, below the namespaces `outer`, if it is a number (or a truth value)."""
+    for namespace in outer:
+        row = row.get(namespace) if isinstance(row, Mapping) else None
+    value = row.get(name) if isinstance(row, Mapping) else None
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else None

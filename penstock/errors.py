@@ -6,6 +6,7 @@ PenstockError            1
 ├── BadRecord            3   one record cannot be used (or, ending a run, too many of them)
 ├── DataError            3   a whole input cannot be used: empty, truncated, not what it says it is
 ├── StoreError           4   a snapshot or checkpoint cannot be read or written
+├── InUse                4   a checkpoint that another run is using
 ├── UntrustedState       4   an opaque entry (a pickle) whose signature does not verify
 └── ServiceError         4   a service, such as a broker, cannot be reached or refuses
 ```
@@ -20,6 +21,7 @@ __all__ = [
     "BadRecord",
     "ConfigError",
     "DataError",
+    "InUse",
     "PenstockError",
     "ServiceError",
     "StoreError",
@@ -102,6 +104,10 @@ class StoreError(PenstockError):
     """A snapshot or a checkpoint cannot be read or written."""
 
     exit_code = 4
+
+
+class InUse(StoreError):
+    """Another run is using the checkpoint: two would overwrite each other."""
 
 
 class UntrustedState(StoreError):

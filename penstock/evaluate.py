@@ -117,9 +117,7 @@ class _Curves:
     def see(self) -> None:
         """Take a point if it is time."""
         if self._engine.shadow is not None and self._engine.n_events % self._engine.pipeline.tick == 0:
-            trial = self._engine.shadow.trial
-            if trial is not None:
-                version, log_e = trial
+            for version, log_e in self._engine.shadow.trials.items():
                 self.trials.setdefault(version, []).append((self._engine.n_events, log_e))
         if self._engine.n_events < self.next_at:
             return
@@ -314,7 +312,7 @@ def evaluate(
     source = sources.build(pipeline.source.kind, pipeline.learning_task, **pipeline.source.parameters)
     rules = pipeline.dead_letters
     # Counted, not written: the file belongs to the daemon, which goes on behind what it has written.
-    letters = DeadLetters(None, max_rate=rules.max_bad_rate, min_bad=rules.min_bad)
+    letters = DeadLetters(max_rate=rules.max_bad_rate, min_bad=rules.min_bad)
     notices: list[Notice] = []
     lines = _Table(engine, progress, table) if table is not None else None
     points = _Curves(engine) if curves else None

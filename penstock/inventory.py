@@ -82,7 +82,27 @@ def rollback(path: Path, version: str | None, as_json: bool) -> int:
     """Let the version before the serving one serve again, or the one that is named."""
     store = SnapshotStore(path)
     number = store.rollback(_number(store, version) if version is not None else None)
-    print(json.dumps({"serving": number}) if as_json else f"rolled back: version {number} serves")
+    said = f"rolled back: version {number} serves, and is held until `penstock snapshots release {path}`"
+    print(json.dumps({"serving": number}) if as_json else said)
+    return 0
+
+
+def hold(path: Path, version: str | None, as_json: bool) -> int:
+    """Let what serves stay, whatever is promoted."""
+    if version is not None:
+        raise ConfigError("`snapshots hold` takes no version: what serves is held; `promote` one before")
+    number = SnapshotStore(path).hold()
+    said = f"held: version {number} serves until `penstock snapshots release {path}`"
+    print(json.dumps({"serving": number}) if as_json else said)
+    return 0
+
+
+def release(path: Path, version: str | None, as_json: bool) -> int:
+    """End a hold: the last promotion serves."""
+    if version is not None:
+        raise ConfigError("`snapshots release` takes no version: the last one that was promoted serves")
+    number = SnapshotStore(path).release()
+    print(json.dumps({"serving": number}) if as_json else f"released: version {number} serves")
     return 0
 
 
@@ -103,5 +123,7 @@ COMMANDS: Final[Mapping[str, Callable[[Path, str | None, bool], int]]] = {
     "show": show,
     "promote": promote,
     "rollback": rollback,
+    "hold": hold,
+    "release": release,
     "verify": verify,
 }

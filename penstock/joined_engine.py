@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 
 from penstock.bandit_engine import BanditEngine, BanditRules
+from penstock.errors import BadRecord
 from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.joiner import Correction, Joined, Joiner
 from penstock.logs import to_logged
 from penstock.notices import Notice
+from penstock.retirement import Retirements
 from penstock.state import State, digest, prefixed, section
 
 __all__ = ["JoinedEngine"]
@@ -37,10 +40,20 @@ class JoinedEngine:
     joiner : Joiner
     pipeline : str
         Name that decisions were drawn with, where a decision does not say.
+    retired : mapping of arm to float
+        Arms to be forgotten, each before the first decision that is not older than its time.
     """
 
-    def __init__(self, rules: BanditRules, joiner: Joiner, *, pipeline: str) -> None:
+    def __init__(
+        self,
+        rules: BanditRules,
+        joiner: Joiner,
+        *,
+        pipeline: str,
+        retired: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         self.bandit = BanditEngine(rules)
+        self._retirements = Retirements(retired)
         self.classes: list[str] = []
         self._joiner = joiner
         self._pipeline = pipeline
@@ -60,6 +73,7 @@ class JoinedEngine:
         """How often everything has happened that can happen to a decision or a reward."""
         return {
             **self._joiner.counts,
+            "waiting": self._joiner.n_pending,
             "unusable": self._n_unusable,
             "uncorrected": self._n_uncorrected,
             "imitated": self._n_imitated,
@@ -77,7 +91,13 @@ class JoinedEngine:
         yield events
 
     def progress(self, events: Feedback) -> list[Notice]:
-        """Take feedback in its order of arrival; learn the decisions that have their final reward."""
+        """Take feedback in its order of arrival; learn the decisions that have their final reward.
+
+        Raises
+        ------
+        BadRecord
+            If a reward is outside of the declared range; names the decision.
+        """
         joined = self._joiner.take(events)
         notices: list[Notice] = []
         start = 0
@@ -88,14 +108,21 @@ class JoinedEngine:
         return notices + self._learn(joined, start, len(joined))
 
     def _learn(self, joined: Joined, start: int, stop: int) -> list[Notice]:
-        if start == stop:
-            return []
+        notices: list[Notice] = []
+        for arms, low, high in self._retirements.parts(joined.decisions, start, stop):
+            for arm in arms:
+                self.bandit.retire(arm)
+            notices += self._learn_part(joined, low, high)
+        return notices
+
+    def _learn_part(self, joined: Joined, start: int, stop: int) -> list[Notice]:
         decisions: list[DecisionEvent] = []
         rewards: list[float] = []
         for event, reward in zip(
             joined.decisions[start:stop], joined.rewards[start:stop].tolist(), strict=True
         ):
             if event.mode != "apprentice":
+                self._require_declared(event, reward)
                 decisions.append(event)
                 rewards.append(reward)
                 continue
@@ -121,10 +148,22 @@ class JoinedEngine:
             if _intention(event) is not None:
                 self._baseline_total += new - old
         else:
+            self._require_declared(event, new)
             rewards = np.array([new])
             logged, _ = to_logged([event], rewards, pipeline=self._pipeline)
             if len(logged) and not self.bandit.correct(logged, np.array([old]), rewards):
                 self._n_uncorrected += 1
+
+    def _require_declared(self, event: DecisionEvent, reward: float) -> None:
+        """Stop where `reward_range` is wrong: to leave such decisions out would bias everything, silently."""
+        low, high = self.bandit.rules.reward_range
+        if not low <= reward <= high:
+            raise BadRecord(
+                f"a reward in [{low}, {high}], the `reward_range`",
+                reward,
+                path="$.reward",
+                position=f"decision {event.id!r}",
+            )
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Nothing to put beside a snapshot's evidence: estimates, taken here, would depend on the reading."""
@@ -138,12 +177,20 @@ class JoinedEngine:
             "n_imitated": self._n_imitated,
             "n_agreed": self._n_agreed,
             "baseline_total": self._baseline_total,
+            **prefixed(self._retirements.state(), "retirements"),
             **prefixed(self._joiner.state(), "joiner"),
             **prefixed(self.bandit.state(), "bandit"),
         }
 
     def restore(self, state: State) -> None:
-        """Become what `state` was taken from."""
+        """Become what `state` was taken from.
+
+        Raises
+        ------
+        StoreError
+            If arms are retired now that would have had to be then, or the other way round.
+        """
+        self._retirements.restore(section(state, "retirements"))
         self._n_unusable = int(state["n_unusable"])  # type: ignore[arg-type]
         self._n_uncorrected = int(state["n_uncorrected"])  # type: ignore[arg-type]
         self._n_imitated = int(state["n_imitated"])  # type: ignore[arg-type]

@@ -11,8 +11,8 @@ from penstock.learners.base import Model
 
 __all__ = ["How", "Notice", "What"]
 
-What: TypeAlias = Literal["drift", "opened", "promoted", "rejected", "withheld"]
-How: TypeAlias = Literal["initial", "refresh", "replace"]
+What: TypeAlias = Literal["drift", "opened", "promoted", "rejected", "rolled_back", "stale", "withheld"]
+How: TypeAlias = Literal["initial", "refresh", "replace", "rollback"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class Notice:
     ----------
     what : str
         ``drift``: a detector rang; ``opened``: a frozen candidate entered the shadow; ``promoted``: a
-        version serves from here on; ``rejected``: a candidate was dropped; ``withheld``: a scheduled
+        version serves from here on; ``rejected``: a candidate was dropped; ``rolled_back``: what served
+        before serves again; ``stale``: what serves has reached its maximum age; ``withheld``: a scheduled
         promotion was not made, because what was to serve had been shown worse.
     event : int
         How many events the engine had seen when it happened, the one that caused it included.
@@ -33,11 +34,15 @@ class Notice:
     version : int or None
         Of the snapshot concerned, counted by the engine from 1.
     parent : int or None
-        What served when `model` was frozen.
-    how : "initial", "refresh", "replace" or None
-        For ``opened``, ``promoted`` and ``withheld``.
+        What served when `model` was frozen; for ``rolled_back``, what served until now.
+    fallback : int or None
+        What would serve again if `version` were shown worse, for ``promoted``.
+    how : "initial", "refresh", "replace", "rollback" or None
+        For ``opened``, ``promoted``, ``rolled_back`` and ``withheld``.
     sequence : int or None
-        Number of the promotion, for ``promoted``: it lets a store tell a repetition from news.
+        Number of the promotion or rollback: it lets a store tell a repetition from news.
+    shadowed : tuple of int
+        Versions that are in shadow when the tick has ended, for all but ``drift``.
     evidence : mapping
         The numbers behind it, plain JSON.
     kind : str or None
@@ -52,8 +57,10 @@ class Notice:
     text: str
     version: int | None = None
     parent: int | None = None
+    fallback: int | None = None
     how: How | None = None
     sequence: int | None = None
+    shadowed: tuple[int, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
     kind: str | None = None
     model: Model | FrozenPolicy | None = None

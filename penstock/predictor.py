@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from penstock.actor import Actor, check_mode
 from penstock.bandits import FrozenPolicy
 from penstock.decisions import Decision
-from penstock.errors import BadRecord, PenstockError, StoreError
+from penstock.errors import BadRecord, ConfigError, PenstockError, StoreError
 from penstock.events import Batch, Row
 from penstock.feedback import DecisionEvent, Mode, RewardEvent
 from penstock.learners import Model
 from penstock.sinks import FileSink, Sink
 from penstock.snapshots import Manifest, SnapshotStore
+from penstock.stores import Cache, is_remote, mirrored
 
 __all__ = ["Prediction", "Predictor", "Value"]
 
@@ -78,8 +79,8 @@ class Predictor:
 
     Parameters
     ----------
-    path : path
-        Directory of the snapshots.
+    path : path or str
+        Directory of the snapshots; or ``kafka://host:port/topic``, which is mirrored into one.
     alias : str
         What to follow.
     follow : bool
@@ -87,7 +88,8 @@ class Predictor:
     poll_s : float
         Seconds between two looks. A promotion is seen that much later at most; then it has to load.
     wait_s : float or None
-        How many seconds to wait for a first snapshot if there is none yet; None: not at all.
+        How many seconds to wait for a first snapshot if there is none yet; None: not at all. What is in a
+        topic when the predictor is made counts as being there, however long it takes to read.
     trust_pickle : bool
         As for `SnapshotStore`.
     cold_start : "uniform" or None
@@ -106,9 +108,17 @@ class Predictor:
         snapshots.
     pipeline : str
         Name of the pipeline, for decisions before the first snapshot, which then says its own.
+    cache : path or None
+        For a topic: the directory to mirror it into, kept for the next start, which then needs no broker. The
+        processes of an application may share one. None: a temporary directory.
+    kafka : mapping, optional
+        For a topic: settings of librdkafka, such as ``{"sasl.password": "${PASSWORD}"}``; what stands in
+        ``${}`` is taken from the environment.
 
     Raises
     ------
+    ConfigError
+        If the URL or a setting is wrong.
     StoreError
         If there is no snapshot, or it cannot be used.
     UntrustedState
@@ -143,11 +153,19 @@ class Predictor:
         mode: Mode = "online",
         sink: Sink | str | os.PathLike[str] | None = None,
         pipeline: str = "",
+        cache: str | os.PathLike[str] | None = None,
+        kafka: Mapping[str, Any] | None = None,
     ) -> None:
         if not poll_s > 0:
             raise ValueError(f"expected poll_s > 0, got {poll_s}")
         if cold_start not in (None, "uniform"):
             raise ValueError(f"expected cold_start to be 'uniform' or None, got {cold_start!r}")
+        self._cache: Cache | None = None
+        if is_remote(path):
+            self._cache = mirrored(str(path), cache, kafka or {})
+            path = self._cache.path
+        elif cache is not None or kafka is not None:
+            raise ConfigError(f"`cache` and `kafka` are for kafka://host:port/topic, got {str(path)!r}")
         self._store = SnapshotStore(path, trust_pickle=trust_pickle)
         self._name = alias
         self._follows = follow
@@ -163,10 +181,17 @@ class Predictor:
         if sink is not None and not isinstance(sink, str | os.PathLike):
             self._sink = sink
         self._sink_path = self._store.path if sink is None or self._sink else Path(cast("str", sink))
-        if self._wait_for_first(wait_s or 0.0, needed=cold_start is None):
-            self._serving = self._load()
-        else:
-            self._serving = _cold(pipeline, f"{self._store.path} has no alias {alias!r}")
+        try:
+            if self._wait_for_first(wait_s or 0.0, needed=cold_start is None):
+                self._serving = self._load()
+            else:
+                self._serving = _cold(pipeline, f"{self._store.path} has no alias {alias!r}")
+        except BaseException:
+            if self._cache is not None:
+                self._cache.close()
+            raise
+        if self._cache is not None:
+            weakref.finalize(self, self._cache.abandon).atexit = False
         self._start()
         _predictors.add(self)
 
@@ -355,13 +380,15 @@ class Predictor:
     @property
     def error(self) -> str | None:
         """Why the alias cannot be followed at the moment; the last good snapshot goes on answering."""
-        return self._error
+        return self._error or (self._cache.error if self._cache is not None else None)
 
     def refresh(self) -> bool:
         """Look at the alias now; return whether another snapshot answers from here on.
 
         If what it names cannot be used, nothing changes but `error`.
         """
+        if self._cache is not None and not self._closed:
+            self._cache.refresh()
         return self._look(again=True)
 
     def close(self) -> None:
@@ -373,6 +400,8 @@ class Predictor:
             self._serving = _closed(self._serving)
             if self._own_sink is not None:
                 self._own_sink.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def __enter__(self) -> Self:
         return self
@@ -387,6 +416,10 @@ class Predictor:
         if self._sink is None:
             with self._loading:
                 if self._sink is None:
+                    if self._cache is not None and self._sink_path == self._cache.path:
+                        raise StoreError(
+                            "nobody reads decisions beside a mirror: give the predictor a `sink`"
+                        )
                     self._sink = self._own_sink = FileSink(self._sink_path)
         self._sink.send(event)
 
@@ -398,6 +431,13 @@ class Predictor:
 
     def _wait_for_first(self, wait_s: float, *, needed: bool) -> bool:
         """Return whether there is a snapshot; if it is `needed`, raise where there is none."""
+        if self._cache is not None:
+            if self._follows:
+                self._cache.start()
+            if self._store.peek(self._name) is None and not self._cache.first_look(wait_s):
+                if not needed:
+                    return False
+                raise StoreError(f"no snapshot serves yet: {self._cache.error or 'nothing was mirrored'}")
         deadline = time.monotonic() + wait_s
         while self._store.peek(self._name) is None:
             left = deadline - time.monotonic()
@@ -450,6 +490,8 @@ class Predictor:
         self._loading = threading.Lock()
         if self._follower is not None:
             self._follower.abandon()
+            if self._cache is not None:
+                self._cache.after_fork()
         if self._follows and not self._closed:
             self._follower = _Follower(self, self._poll_s)
 

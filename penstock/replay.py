@@ -53,8 +53,8 @@ class Buffer(Protocol):
         """Draw `n` different events (all there are, if fewer) in random order; None if there are none."""
         ...
 
-    def contents(self) -> Batch | None:
-        """Every event held, the oldest first; None if there are none."""
+    def contents(self, since: int = 0) -> Batch | None:
+        """Every event held, the oldest first, but none of the first `since` offered; None if none is left."""
         ...
 
     def forget(self, before: int) -> None:
@@ -194,9 +194,11 @@ class Reservoir:
             moved[j] = moved.get(i, i)
         return self._store.events().take(self._slots[chosen])
 
-    def contents(self) -> Batch | None:
-        """Every event held, the oldest first; None if there are none."""
-        return self._store.events().take(np.sort(self._slots)) if len(self) else None
+    def contents(self, since: int = 0) -> Batch | None:
+        """Every event held, the oldest first, but none of the first `since` offered; None if none is left."""
+        held = np.sort(self._slots)
+        held = held[self._store.arrivals[held] >= since]
+        return self._store.events().take(held) if len(held) else None
 
     def arrivals(self) -> NDArray[np.int64]:
         """Return which of the events offered, counted from 0, each of the `contents` was."""

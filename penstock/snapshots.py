@@ -18,74 +18,28 @@ import fcntl
 import json
 import os
 import re
-import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-import penstock
 from penstock import tensors
 from penstock.bandits import FrozenPolicy, load_policy
-from penstock.errors import PenstockError, StoreError, UntrustedState
+from penstock.errors import DataError, PenstockError, StoreError, UntrustedState
 from penstock.learners import Model, load_model
+from penstock.manifests import Manifest, comparable, completed, file_name, manifest_of
 from penstock.state import Opaque, Scalar, State, digest
 
 __all__ = ["Alias", "Manifest", "Move", "SnapshotStore"]
 
-_FORMAT: Final = 1
 _SNAPSHOT: Final = re.compile(r"(\d{8,})\.safetensors")
 _ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _TAIL_BYTES: Final = 4096  # of the history: more than two of its lines
 _ATTEMPTS: Final = 8  # of a reader whose snapshot is pruned between the alias and the file
 
 How: TypeAlias = Literal["set", "promote", "rollback", "drop"]
-
-
-class Manifest(TypedDict):
-    """What a snapshot says about itself; on disk as JSON.
-
-    `SnapshotStore.put` fills in `format` and `created_by`, numbers the snapshot if it has no `version`, and
-    takes what is not given as the comment says.
-    """
-
-    name: str  # of the pipeline; ""
-    version: int  # from 1; the next one
-    parent: int | None  # version that served before; None
-    learner: str  # name in the pipeline; the kind
-    kind: str  # registry name, or module:Class, that can load the state
-    task: str  # "binary", "multiclass", "regression" or, for a policy, "bandit"
-    classes: list[str] | None  # names by number, for multiclass; of a policy its configured actions; None
-    config_hash: str  # ""
-    first_event: int  # number of the first event learned; 0
-    last_event: int  # number of the last event learned; 0
-    promoted_as: str | None  # "initial", "refresh" or "replace"; None
-    evidence: dict[str, Any]  # what the gate saw; {}
-    metrics: dict[str, Any]  # of the learner when it was frozen; {}
-    created_by: str  # version of Penstock
-    format: int
-    sha256: str  # of the file
-
-
-_FIELDS: Final[Mapping[str, tuple[type, ...]]] = {
-    "name": (str,),
-    "version": (int,),
-    "parent": (int, type(None)),
-    "learner": (str,),
-    "kind": (str,),
-    "task": (str,),
-    "classes": (list, type(None)),
-    "config_hash": (str,),
-    "first_event": (int,),
-    "last_event": (int,),
-    "promoted_as": (str, type(None)),
-    "evidence": (dict,),
-    "metrics": (dict,),
-    "created_by": (str,),
-    "format": (int,),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +100,7 @@ class SnapshotStore:
 
     def file(self, version: int) -> Path:
         """Where a version is kept, whether it is there or not."""
-        return self._path / _file_name(version)
+        return self._path / file_name(version)
 
     def put(self, state: Mapping[str, NDArray[Any] | Scalar | Opaque], manifest: Mapping[str, Any]) -> int:
         """Store a frozen model, and return its version. No alias moves.
@@ -172,7 +126,7 @@ class SnapshotStore:
             raise StoreError(f"cannot make {self._path}: {error.strerror}") from error
         with self._writing():
             there = self.versions()
-            complete = _completed(manifest, next_version=max(there, default=0) + 1)
+            complete = completed(manifest, next_version=max(there, default=0) + 1)
             version: int = complete["version"]
             file = self.file(version)
             if version in there:
@@ -180,6 +134,49 @@ class SnapshotStore:
             else:
                 tensors.write(file, state, complete, key=tensors.signing_key())
         return version
+
+    def adopt(self, version: int, parts: Iterable[bytes]) -> None:
+        """Take in a snapshot as another store holds it, byte for byte. No alias moves.
+
+        It is there once all of it has been verified, and not before.
+
+        Parameters
+        ----------
+        version : int
+        parts : iterable of bytes
+            Its file, cut anywhere.
+
+        Raises
+        ------
+        DataError
+            If the bytes are not the file of that version.
+        StoreError
+            If the version is there with other content.
+        """
+        file, incoming = self.file(version), self._path / ".incoming"
+        with self._writing():
+            tensors.replace(incoming, parts)
+            try:
+                try:
+                    fields = manifest_of(tensors.read(incoming, mmap=True)[1], file)
+                except StoreError as error:
+                    raise DataError(f"{file}: what came for it cannot be used: {error}") from None
+                if not file.exists():
+                    os.replace(incoming, file)
+                elif tensors.read_manifest(file)["sha256"] != fields["sha256"]:
+                    raise _other_content(file)
+            except OSError as error:
+                raise StoreError(f"cannot write {file}: {error.strerror}") from error
+            finally:
+                incoming.unlink(missing_ok=True)
+
+    def remove(self, version: int) -> bool:
+        """Remove a version, unless an alias names it; return whether it is gone."""
+        with self._writing():
+            if any(alias.version == version for alias in self.aliases().values()):
+                return False
+            self._remove(version)
+        return True
 
     def versions(self) -> list[int]:
         """All versions, in ascending order."""
@@ -190,7 +187,7 @@ class SnapshotStore:
         version = self._named(which)
         self._require(version, which)
         file = self.file(version)
-        return _manifest(tensors.read_manifest(file), file)
+        return manifest_of(tensors.read_manifest(file), file)
 
     def load(
         self, which: int | str = "serving", *, mmap: bool = True
@@ -263,18 +260,16 @@ class SnapshotStore:
     def drop_alias(self, name: str) -> None:
         """Remove an alias, if it is there; what it names stays."""
         with self._writing():
-            current = self.peek(name)
-            if current is None:
-                return
-            self._record(name, current, None, "drop")
-            file = self._alias_file(name)
-            try:
-                file.unlink()
-            except OSError as error:
-                raise StoreError(f"cannot remove {file}: {error.strerror}") from error
+            self._drop(name)
 
-    def promote(self, version: int, sequence: int) -> bool:
-        """Let `version` serve, unless promotion `sequence` has been made before.
+    def promote(
+        self,
+        version: int,
+        sequence: int,
+        how: Literal["promote", "rollback"] = "promote",
+        fallback: int | None = None,
+    ) -> bool:
+        """Let `version` serve, unless promotion `sequence` has been made before, or the store is held.
 
         Parameters
         ----------
@@ -282,6 +277,11 @@ class SnapshotStore:
         sequence : int
             Counts the promotions of a run. One that is not above the recorded one is a repetition, after
             a crash, of something that is history, and moves nothing.
+        how : "promote" or "rollback"
+            What the history says.
+        fallback : int or None
+            What would serve again if `version` were taken back: the alias ``fallback`` keeps it from being
+            pruned, if it is there. None: there is no such thing.
 
         Returns
         -------
@@ -289,16 +289,57 @@ class SnapshotStore:
             Whether the alias ``serving`` moved.
         """
         with self._writing():
-            current = self.peek("serving")
-            if current is not None and current.sequence is not None and sequence <= current.sequence:
-                return False
-            self._move("serving", current, Alias(version, sequence), "promote")
-        return True
+            if sequence <= self.last_sequence():
+                return False  # nor does the fallback of then mean anything now: it may be pruned
+            name = "serving" if self.peek("held") is None else "pending"
+            kept = fallback is not None and self.file(fallback).exists()
+            if fallback is not None and kept:
+                self._move("fallback", self.peek("fallback"), Alias(fallback, None), "set")
+            self._move(name, self.peek(name), Alias(version, sequence), how)
+            if not kept:
+                self._drop("fallback")
+        return name == "serving"
+
+    def last_sequence(self) -> int:
+        """Return the number of the last promotion, whether it serves or is held back; 0 before the first."""
+        aliases = (self.peek("serving"), self.peek("pending"))
+        return max((alias.sequence or 0 for alias in aliases if alias is not None), default=0)
+
+    def hold(self) -> int:
+        """Let what serves stay, whatever is promoted, until `release`; return its version."""
+        with self._writing():
+            serving = self.alias("serving")
+            self._move("held", self.peek("held"), Alias(serving.version, None), "set")
+        return serving.version
+
+    def release(self) -> int:
+        """End a `hold`; the last promotion that was held back, if there was one, serves now.
+
+        Returns
+        -------
+        int
+            The version that serves.
+
+        Raises
+        ------
+        StoreError
+            If there is no hold.
+        """
+        with self._writing():
+            if self.peek("held") is None:
+                raise StoreError(f"{self._path} is not held")
+            pending, serving = self.peek("pending"), self.alias("serving")
+            if pending is not None:
+                self._move("serving", serving, pending, "promote")
+                serving = pending
+            self._drop("pending")
+            self._drop("held")
+        return serving.version
 
     def rollback(self, to: int | None = None) -> int:
-        """Let the parent of what serves, or version `to`, serve again; return its version.
+        """Let the parent of what serves, or version `to`, serve again, and stay; return its version.
 
-        The sequence stays, so that a repeated promotion does not undo it; the next new one does.
+        What serves is held from then on: the next promotion would undo it. `release` ends that.
         """
         with self._writing():
             current = self.alias("serving")
@@ -306,6 +347,8 @@ class SnapshotStore:
                 to = self.manifest(current.version)["parent"]
             if to is None:
                 raise StoreError(f"{self._path}: version {current.version} serves and has no parent")
+            # Held first: if this is cut short in between, no promotion undoes what was asked for.
+            self._move("held", self.peek("held"), Alias(to, None), "set")
             self._move("serving", current, Alias(to, current.sequence), "rollback")
         return to
 
@@ -325,7 +368,7 @@ class SnapshotStore:
         for each in self.versions() if version is None else [version]:
             file = self.file(each)
             try:
-                _manifest(tensors.read(file, mmap=True)[1], file)
+                manifest_of(tensors.read(file, mmap=True)[1], file)
             except StoreError as error:
                 problems.append(str(error))
         if version is None:
@@ -343,35 +386,38 @@ class SnapshotStore:
                 problems.append(str(error))
         return problems
 
-    def prune(self, keep: int) -> list[int]:
+    def prune(self, keep: int, spare: Iterable[int] = ()) -> list[int]:
         """Remove all but the newest `keep` versions; return what was removed.
 
-        What an alias names stays, and its parent, so that `rollback` works.
+        What an alias names stays, and its parent, so that `rollback` works; and so do the versions `spare`.
         """
         if keep < 1:
             raise StoreError(f"cannot prune {self._path} to {keep} snapshots: at least 1 has to stay")
         with self._writing():
             versions = self.versions()
-            needed = set(versions[-keep:])
+            needed = {*versions[-keep:], *spare}
             for alias in self.aliases().values():
                 needed.add(alias.version)
                 if alias.version in versions:
                     needed.add(self.manifest(alias.version)["parent"] or alias.version)
             removed = [version for version in versions if version not in needed]
             for version in removed:
-                file = self.file(version)
-                try:
-                    file.unlink()
-                except OSError as error:
-                    raise StoreError(f"cannot remove {file}: {error.strerror}") from error
+                self._remove(version)
         return removed
+
+    def _remove(self, version: int) -> None:
+        file = self.file(version)
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {file}: {error.strerror}") from error
 
     def _load(self, version: int, *, mmap: bool) -> tuple[Model | FrozenPolicy, Manifest]:
         file = self.file(version)
         state, fields = tensors.read(
             file, key=tensors.signing_key(), trust_opaque=self._trust_pickle, mmap=mmap
         )
-        manifest = _manifest(fields, file)
+        manifest = manifest_of(fields, file)
         try:
             load = load_policy if manifest["task"] == "bandit" else load_model
             return load(manifest["kind"], state), manifest
@@ -428,6 +474,17 @@ class SnapshotStore:
         self._record(name, current, alias, how)
         fields = {"sequence": alias.sequence, "version": alias.version}
         tensors.replace(self._alias_file(name), [_line(fields)])
+
+    def _drop(self, name: str) -> None:
+        current = self.peek(name)
+        if current is None:
+            return
+        self._record(name, current, None, "drop")
+        file = self._alias_file(name)
+        try:
+            file.unlink()
+        except OSError as error:
+            raise StoreError(f"cannot remove {file}: {error.strerror}") from error
 
     def _record(self, name: str, current: Alias | None, alias: Alias | None, how: How) -> None:
         """Append a line to the history, unless it is the last one already."""
@@ -487,69 +544,6 @@ class SnapshotStore:
             raise StoreError(f"{self._path / 'history.jsonl'}:{number} is damaged: {error}") from None
 
 
-def _file_name(version: int) -> str:
-    return f"{version:08d}.safetensors"
-
-
-def _completed(manifest: Mapping[str, Any], *, next_version: int) -> dict[str, Any]:
-    """Return `manifest` with every field, checked."""
-    unknown = manifest.keys() - _FIELDS.keys()
-    if unknown or not {"kind", "task"} <= manifest.keys():
-        raise StoreError(
-            f"a manifest needs `kind` and `task` and may have {', '.join(_FIELDS)}: got {', '.join(manifest)}"
-        )
-    complete = {
-        "name": "",
-        "version": next_version,
-        "parent": None,
-        "learner": manifest["kind"],
-        "classes": None,
-        "config_hash": "",
-        "first_event": 0,
-        "last_event": 0,
-        "promoted_as": None,
-        "evidence": {},
-        "metrics": {},
-        **manifest,
-        "created_by": penstock.__version__,
-        "format": _FORMAT,
-    }
-    try:
-        fields = json.loads(json.dumps(complete))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"a manifest is plain JSON: {error}") from error
-    _check_fields(fields, "a manifest")
-    return cast("dict[str, Any]", fields)
-
-
-def _manifest(fields: dict[str, Any], file: Path) -> Manifest:
-    """Check what was read from `file`."""
-    written = fields.get("format")
-    if isinstance(written, int) and written > _FORMAT:
-        raise StoreError(
-            f"{file} has format {written}, written by Penstock {fields.get('created_by')}: "
-            f"this is Penstock {penstock.__version__}, which reads up to format {_FORMAT}; upgrade it"
-        )
-    _check_fields(fields, str(file))
-    if file.name != _file_name(fields["version"]):
-        raise StoreError(f"{file} is not what its name says: it is version {fields['version']}")
-    return cast("Manifest", fields)
-
-
-def _check_fields(fields: Mapping[str, Any], where: str) -> None:
-    for name, types in _FIELDS.items():
-        value = fields.get(name)
-        if not isinstance(value, types) or isinstance(value, bool) or name not in fields:
-            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
-            raise StoreError(
-                f"{where}: expected {expected} in the manifest's `{name}`, got {reprlib.repr(value)}"
-            )
-    if fields["version"] < 1:
-        raise StoreError(f"{where}: expected a version from 1, got {fields['version']}")
-    if fields["classes"] is not None and not all(isinstance(name, str) for name in fields["classes"]):
-        raise StoreError(f"{where}: expected text in the manifest's `classes`")
-
-
 def _require_same(
     file: Path, state: Mapping[str, NDArray[Any] | Scalar | Opaque], manifest: Mapping[str, Any]
 ) -> None:
@@ -560,16 +554,15 @@ def _require_same(
     """
     stored: State
     stored, fields = tensors.read(file, mmap=True)
-    if digest(stored) != digest(state) or _comparable(fields) != _comparable(manifest):
-        raise StoreError(
-            f"{file} is there with other content: a snapshot never changes, "
-            f"so another run needs another directory"
-        )
+    if digest(stored) != digest(state) or comparable(fields) != comparable(manifest):
+        raise _other_content(file)
 
 
-def _comparable(manifest: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in manifest.items() if name not in ("created_by", "sha256")}
-    return json.dumps(kept, sort_keys=True)  # as text, in which NaN equals NaN
+def _other_content(file: Path) -> StoreError:
+    return StoreError(
+        f"{file} is there with other content: a snapshot never changes, "
+        f"so another run needs another directory"
+    )
 
 
 def _is_alias(fields: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from penstock.bandit_engine import BanditEngine, BanditRules, PolicySpec
 from penstock.decisions import Logged, Offers, draw, key_of
 from penstock.errors import BadRecord, ConfigError
-from penstock.shadow import ShadowRules
+from penstock.trials import ShadowRules
 
 ARMS = ["left", "middle", "right"]
 RULES = BanditRules(
@@ -107,7 +107,7 @@ def test_trial_is_abandoned_when_a_probability_is_too_small_for_the_bound():
     )
     engine = BanditEngine(rules)
     events = log(4096)
-    while engine.shadow.trial is None:
+    while not engine.shadow.trials:
         engine.progress(events.slice(engine.n_events, engine.n_events + 64))
     odd = log(1, seed=2)
     tiny = Logged(
@@ -120,7 +120,7 @@ def test_trial_is_abandoned_when_a_probability_is_too_small_for_the_bound():
     (notice,) = engine.progress(tiny)
     assert notice.what == "rejected"
     assert "below 1 / max_weight" in notice.text
-    assert engine.shadow.trial is None
+    assert not engine.shadow.trials
 
 
 def test_reward_outside_of_the_declared_range_is_refused():

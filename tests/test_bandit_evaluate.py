@@ -118,6 +118,8 @@ def test_bad_records_are_counted_and_an_empty_log_is_an_error(tmp_path):
         ({"reward_range": [1, 0]}, "`reward_range`: expected the lower bound first"),
         ({"source": {"kind": "as_bandit"}}, "missing"),
         ({"learners": {}}, "`learners`: unknown key"),
+        ({"drift": [{"kind": "adwin"}]}, "`drift`: detectors watch learners, not policies"),
+        ({"retired": {"sky": 5.0}}, "`retired`: decisions of source 'as_bandit' have no time"),
     ],
 )
 def test_mistakes_are_named(changes, message):
@@ -175,9 +177,14 @@ def test_report_of_a_simulation_agrees_with_its_scores():
     assert found["curves"].keys() == {"linucb", "blind", "uniform", "best_fixed"}
     for name, curves in found["curves"].items():
         scores = report["table"][name]
-        assert curves["average"][-1] == pytest.approx(scores["reward"])
-        assert curves["window"][-1] == pytest.approx(scores["window_reward"])
-        assert curves["regret"][-1] == pytest.approx(scores["regret"])
+        assert curves["reward"]["average"][-1] == pytest.approx(scores["reward"])
+        assert curves["reward"]["window"][-1] == pytest.approx(scores["window_reward"])
+        assert curves["total_reward"]["average"][-1] == pytest.approx(1000 * scores["reward"])
+        assert curves["total_reward"]["window"][-1] == pytest.approx(100 * scores["window_reward"])
+        assert curves["regret"]["average"][-1] == pytest.approx(scores["regret"])
+        assert curves["regret"]["window"][-1] == pytest.approx(
+            curves["regret"]["average"][-1] - curves["regret"]["average"][179]
+        )
     assert found["shares"].keys() == {"linucb", "blind"}
     assert all(sum(row) == pytest.approx(1.0) for rows in found["shares"].values() for row in rows)  # 7 kinds
     json.dumps(report)
@@ -187,8 +194,10 @@ def test_report_of_few_events_has_a_point_for_each():
     result = bandit_evaluate.evaluate(bandit_config.parse(SIMULATED), limit=7)
     found = result.as_report()["simulated"]
     assert found["events"] == found["stretches"] == [1, 2, 3, 4, 5, 6, 7]
-    rewards = [a * e for a, e in zip(found["curves"]["blind"]["average"], found["events"], strict=True)]
-    assert all(step == pytest.approx(round(step)) for step in rewards)
+    totals = found["curves"]["blind"]["total_reward"]["average"]
+    assert all(step == round(step) for step in totals)
+    means = [total / event for total, event in zip(totals, found["events"], strict=True)]
+    assert found["curves"]["blind"]["reward"]["average"] == pytest.approx(means)
 
 
 def test_report_of_a_log_counts_what_was_logged(tmp_path):

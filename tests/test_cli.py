@@ -359,15 +359,36 @@ def test_schema_accepts_what_is_shipped_and_refuses_what_is_wrong(penstock):
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     refs = set(re.findall(r'"\$ref": "([^"]+)"', out))
     assert {ref.removeprefix("#/$defs/") for ref in refs} <= set(schema["$defs"])
-    shipped = sorted((ROOT / "configs").glob("*.yaml"))
-    assert shipped
+    shipped = sorted((ROOT / "configs").glob("**/*.yaml"))
+    tasks = set()
     for path in shipped:
         given = yaml.load(path.read_text(), config._Loader)
+        tasks.add(given.get("task") == "bandit")
         assert fits(schema, given, schema), path
-        assert not fits(schema, {**given, "tik": 1}, schema)
-        assert not fits(schema, {**given, "task": "guess"}, schema)
-        assert not fits(schema, {**given, "learners": {"a": {"kind": "sgd", "bits": "x"}}}, schema)
-        assert not fits(schema, {**given, "learners": {"a": {"kind": "sgd", "bit": 3}}}, schema)
+        for wrong in ({"tik": 1}, {"task": "guess"}, {"shadow": {"refresh": 5}}):
+            assert not fits(schema, {**given, **wrong}, schema), (path, wrong)
+        of, kind = ("policies", "squarecb") if "policies" in given else ("learners", "sgd")
+        for wrong in ({"kind": "sgdd"}, {"kind": kind, "floor": "x", "bits": "x"}, {"kind": kind, "bit": 3}):
+            assert not fits(schema, {**given, of: {"a": wrong}}, schema), (path, wrong)
+    assert tasks == {False, True}
+
+
+def test_schema_knows_the_sources_of_decisions(penstock):
+    schema = json.loads(penstock("schema")[1])
+    given = {"task": "bandit", "policies": {"a": {"kind": "linucb"}}}
+    feedback = {"kind": "feedback", "path": "log", "follow": True}
+    for source in (feedback, {"kind": "log", "path": "log", "format": "dsjson"}):
+        assert fits(schema, {**given, "source": source}, schema)
+        assert not fits(schema, {**given, "source": {**source, "paths": "x"}}, schema)
+        assert not fits(schema, {**given, "task": "binary", "source": source}, schema)
+    assert not fits(schema, {**given, "source": {"kind": "log", "path": "log", "format": "pdf"}}, schema)
+
+
+def test_schema_means_the_same_to_others(penstock):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(penstock("schema")[1])
+    for path in sorted((ROOT / "configs").glob("**/*.yaml")):
+        jsonschema.validate(yaml.load(path.read_text(), config._Loader), schema)
 
 
 # --- processes --------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock import config
+from penstock import bandit_config, bandits, config
 from penstock.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -119,8 +119,9 @@ def test_hash_covers_what_the_state_depends_on_and_nothing_else():
 
 
 def test_schema_knows_every_registered_component():
-    text = str(config.json_schema())
-    for kind in (*config.learners.LEARNERS, *config.drift.DETECTORS, *config.sources.SOURCES):
+    text = str(bandit_config.json_schema())
+    registries = (config.learners.LEARNERS, config.drift.DETECTORS, config.sources.SOURCES, bandits.POLICIES)
+    for kind in (kind for registry in registries for kind in registry):
         assert f"'const': '{kind}'" in text
 
 

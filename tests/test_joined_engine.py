@@ -3,19 +3,21 @@
 import math
 
 import numpy as np
+import orjson
 import pytest
 
 from penstock import bandit_config
 from penstock.bandit_engine import BanditEngine, BanditRules, PolicySpec
 from penstock.bandits import POLICIES, build
 from penstock.bandits.off_policy import Evaluation
+from penstock.cli import main
 from penstock.decisions import Logged, Offers, draw, key_of
 from penstock.errors import BadRecord, ConfigError
 from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.joined_engine import JoinedEngine
 from penstock.joiner import Joiner
-from penstock.shadow import ShadowRules
 from penstock.state import digest
+from penstock.trials import ShadowRules
 
 ARMS = ("news", "sport", "film")
 END = [DecisionEvent(id="end", time=1e9, context={}, actions=ARMS, chosen=0, propensity=1.0)]
@@ -88,6 +90,21 @@ def test_late_rewards_reach_the_policies_that_can_take_them():
         assert not np.allclose(mine[stats], without[stats])
 
 
+def test_late_rewards_reach_linear_models_exactly():
+    kinds = ("linucb", "linear_thompson", "hybrid_linucb")
+    late, timely = (engine(*kinds, late="correct", memory_s=100.0) for _ in range(2))
+    events = late_feedback()
+    late.progress(events)
+    timely.progress(sorted(events, key=lambda event: event.time))
+    assert late.counts["corrections"] > 50
+    assert late.counts["uncorrected"] == 0
+    for kind in kinds:
+        mine, same = lane_state(late, kind), lane_state(timely, kind)
+        for name, value in same.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(mine[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
 def test_a_correction_reaches_neither_the_estimates_nor_the_gate():
     late = engine("beta_thompson", "ucb1", late="correct", memory_s=100.0)
     late.progress([decided(i) for i in range(200)])
@@ -121,10 +138,15 @@ def test_a_correction_that_a_policy_cannot_take_is_counted():
     assert (dropped.counts["corrections"], dropped.counts["uncorrected"]) == (1, 1)
 
 
-def test_a_correction_outside_of_the_declared_range_is_refused():
+@pytest.mark.parametrize(
+    "events", [[decided(0), rewarded(0, 7.0), decided(50)], [decided(0), decided(50), rewarded(0, 7.0)]]
+)
+def test_a_reward_outside_of_the_declared_range_stops_learning_and_names_the_decision(events):
     late = engine("beta_thompson", late="correct", memory_s=100.0)
-    with pytest.raises(BadRecord, match=r"expected a reward in \[0.0, 1.0\], got 7.0 - at `\$.reward`"):
-        late.progress([decided(0), decided(50), rewarded(0, 7.0)])
+    with pytest.raises(BadRecord) as caught:
+        late.progress(events)
+    expected = "expected a reward in [0.0, 1.0], the `reward_range`, got 7.0 - at `$.reward`, decision 'd0'"
+    assert str(caught.value) == expected
 
 
 # --- modes ------------------------------------------------------------------------------------------------
@@ -295,3 +317,20 @@ def test_a_configuration_says_what_late_rewards_do():
     given["rewards"]["late"] = "never"
     with pytest.raises(ConfigError, match=r"rewards\.late"):
         bandit_config.parse(given)
+
+
+def test_a_run_says_what_became_of_feedback(tmp_path, capsys):
+    records = [
+        event.record() for event in (decided(0), decided(1), decided(50), rewarded(1), rewarded(77, time=2.0))
+    ]
+    for name, of in (("decisions", records[:3]), ("rewards", records[3:])):
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in of))
+    (tmp_path / "page.yaml").write_text(
+        f"task: bandit\nsource: {{kind: feedback, path: {tmp_path}}}\npolicies: {{a: {{kind: ucb1}}}}\n"
+        "rewards: {window_s: 5, lateness_s: 0}\n"
+    )
+    assert main(["run", str(tmp_path / "page.yaml")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "feedback since the beginning: 3 decisions, 2 emitted, 1 defaulted, 2 rewards, 1 used, "
+        "1 unknown rewards, 1 waiting, 2 learned"
+    )

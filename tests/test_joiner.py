@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from penstock import tensors
 from penstock.errors import BadRecord, StoreError
 from penstock.feedback import DecisionEvent, RewardEvent, parse
+from penstock.gate import Gate
 from penstock.joiner import Joiner
 from penstock.logs import parse_lines, to_logged
-from penstock.shadow import Gate
 from penstock.state import digest
 
 AGGREGATES = {

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock import Predictor, SnapshotStore, config, runner
+from penstock import Predictor, SnapshotStore, checkpoints, config, runner
 from penstock.errors import ConfigError, DataError, StoreError
+from penstock.observers import Observer
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -311,3 +312,94 @@ def test_a_source_that_cannot_be_used_leaves_nothing_behind(tmp_path):
     with pytest.raises(DataError, match=r"events\.jsonl: cannot be opened"):
         runner.run(pipeline(tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+class Witness(Observer):
+    def __init__(self):
+        self.told = []
+        self.events = 0
+        self.saved_at = []
+        self.error = "never stopped"
+
+    def started(self, run):
+        self.told.append("started")
+        self.events = run.resumed_at
+
+    def learned(self, chunk):
+        self.told.append("learned")
+        self.events += chunk.n_new
+        assert self.events - chunk.duplicates == chunk.events
+
+    def noticed(self, notice, version):
+        self.told.append(notice.what)
+
+    def saved(self, checkpoint):
+        self.saved_at.append(checkpoint.events)
+        assert checkpoint.pause_s >= 0.0 <= checkpoint.seconds
+        assert len(checkpoint.sha256) == 64
+
+    def stopped(self, error):
+        self.told.append("stopped")
+        self.error = error
+
+
+def test_observers_are_told(tmp_path):
+    write(tmp_path / "events.jsonl", events(1000))
+    witness = Witness()
+    outcome = runner.run(pipeline(tmp_path / "run"), batch=100, observers=[witness])
+    assert (witness.told[0], witness.told[-1], witness.error) == ("started", "stopped", None)
+    assert witness.told.count("learned") == 10
+    assert "promoted" in witness.told
+    assert witness.events == 1000
+    assert witness.saved_at == sorted(witness.saved_at)
+    assert (witness.saved_at[0], witness.saved_at[-1]) == (0, outcome.events)
+
+
+def test_observers_are_told_of_what_ended_the_run(tmp_path):
+    witness = Witness()
+    with pytest.raises(DataError):
+        runner.run(pipeline(tmp_path / "run"), observers=[witness])
+    assert isinstance(witness.error, DataError)
+
+
+def test_events_that_come_twice_are_learned_once(tmp_path):
+    """Also across a restart: what is remembered is in the checkpoint, but not in the engine's state."""
+    once = list(events(1000))
+    write(tmp_path / "events.jsonl", once)
+    whole = runner.run(pipeline(tmp_path / "whole"))
+    twice = [
+        record for i in range(0, 1000, 50) for record in once[i : i + 50] + once[max(0, i - 20) : i + 30]
+    ]
+    write(tmp_path / "events.jsonl", twice)
+
+    def deduplicating(name):
+        return pipeline(tmp_path / name, dedup={"window": 200})
+
+    outcome = runner.run(deduplicating("twice"))
+    assert (outcome.events, outcome.duplicates, outcome.digest) == (1000, len(twice) - 1000, whole.digest)
+    asked = iter([False] * 8)
+    stopped = runner.run(deduplicating("parts"), batch=37, should_stop=lambda: next(asked, True))
+    assert 0 < stopped.duplicates < outcome.duplicates
+    resumed = runner.run(deduplicating("parts"), batch=41)
+    assert (resumed.duplicates, resumed.digest) == (outcome.duplicates, whole.digest)
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    """It is written beside the learning; what goes wrong there is not lost."""
+    write(tmp_path / "events.jsonl", events(1000))
+    real, calls = checkpoints.save, 0
+
+    def full(*arguments, **keywords):
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise StoreError("cannot write: No space left on device")
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        runner.run(pipeline(tmp_path / "run"), batch=50)
+    monkeypatch.setattr(checkpoints, "save", real)
+    resumed = runner.run(pipeline(tmp_path / "run"))
+    assert 0 < resumed.resumed_at < 1000
+    assert resumed.digest == runner.run(pipeline(tmp_path / "whole")).digest

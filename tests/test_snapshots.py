@@ -177,7 +177,7 @@ def test_promotions_are_made_once(store, put):
     assert store.manifest("serving")["version"] == 1
 
 
-def test_a_rollback_stands_until_the_next_new_promotion(store, put):
+def test_a_rollback_by_hand_stands_until_it_is_released(store, put):
     for version in (1, 2, 3):
         put(version)
         store.promote(version, version)
@@ -188,8 +188,14 @@ def test_a_rollback_stands_until_the_next_new_promotion(store, put):
     assert error_of(store.rollback) == f"{store.path}: version 1 serves and has no parent"
     assert error_of(store.rollback, to=9).endswith("has no version 9: there are 1 to 3, 3 in all")
     put(4)
-    assert store.promote(4, 4)
-    assert [(m.how, m.previous, m.version, m.sequence) for m in store.history()] == [
+    assert not store.promote(4, 4)
+    assert (store.alias("serving"), store.alias("pending")) == (Alias(1, 3), Alias(4, 4))
+    assert not store.promote(4, 4)  # repeated after a crash
+    assert store.release() == 4
+    assert store.aliases() == {"serving": Alias(4, 4)}
+    assert error_of(store.release) == f"{store.path} is not held"
+    moves = [move for move in store.history() if move.alias == "serving"]
+    assert [(m.how, m.previous, m.version, m.sequence) for m in moves] == [
         ("promote", None, 1, 1),
         ("promote", 1, 2, 2),
         ("promote", 2, 3, 3),
@@ -197,6 +203,27 @@ def test_a_rollback_stands_until_the_next_new_promotion(store, put):
         ("rollback", 2, 1, 3),
         ("promote", 1, 4, 4),
     ]
+
+
+def test_a_hold_keeps_what_serves_and_a_release_catches_up(store, put):
+    put(1)
+    store.promote(1, 1)
+    assert store.hold() == 1
+    for version in (2, 3, 4):
+        put(version)
+        assert not store.promote(version, version)
+    assert store.prune(1) == [2]  # what is held stays, and what is pending with its parent
+    assert store.last_sequence() == 4
+    assert store.release() == 4
+    assert store.alias("serving") == Alias(4, 4)
+
+
+def test_a_release_without_news_changes_nothing(store, put):
+    put(1)
+    store.promote(1, 1)
+    store.hold()
+    assert store.release() == 1
+    assert store.aliases() == {"serving": Alias(1, 1)}
 
 
 def test_an_alias_keeps_its_sequence_unless_given_one(store, put):

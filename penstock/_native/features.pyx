@@ -103,54 +103,6 @@ def _step(key):
     return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
 
 
-cdef inline uint32_t _rotl(uint32_t x, int r) noexcept nogil:
-    return (x << r) | (x >> (32 - r))
-
-
-cdef inline uint32_t _scramble(uint32_t block) noexcept nogil:
-    return _rotl(block * <uint32_t>0xCC9E2D51, 15) * <uint32_t>0x1B873593
-
-
-cdef uint32_t _murmur(Text data, Py_ssize_t length, uint32_t seed) noexcept nogil:
-    cdef uint32_t h = seed, block
-    cdef Text tail = data + (length & ~<Py_ssize_t>3)
-    while data != tail:
-        # Little-endian on every processor, so that a model means the same everywhere.
-        block = data[0] | <uint32_t>data[1] << 8 | <uint32_t>data[2] << 16 | <uint32_t>data[3] << 24
-        h = _rotl(h ^ _scramble(block), 13) * 5 + <uint32_t>0xE6546B64
-        data += 4
-    if length & 3:
-        block = tail[0]
-        if length & 2:
-            block |= <uint32_t>tail[1] << 8
-            if length & 1:
-                block |= <uint32_t>tail[2] << 16
-        h ^= _scramble(block)
-    h ^= <uint32_t>length
-    h = (h ^ (h >> 16)) * <uint32_t>0x85EBCA6B
-    h = (h ^ (h >> 13)) * <uint32_t>0xC2B2AE35
-    return h ^ (h >> 16)
-
-
-cdef uint32_t hash_name(const char* name, Py_ssize_t length, uint32_t seed) noexcept nogil:
-    """VW's ``hashstring``; the empty name hashes to `seed`."""
-    cdef Text first = <Text>name
-    cdef Text last = first + length
-    cdef Text at
-    cdef uint32_t number = 0
-    while first != last and first[0] <= c" ":
-        first += 1
-    while first != last and (last - 1)[0] <= c" ":
-        last -= 1
-    at = first
-    while at != last:
-        if not c"0" <= at[0] <= c"9":
-            return _murmur(first, last - first, seed)
-        number = 10 * number + (at[0] - c"0")
-        at += 1
-    return number + seed
-
-
 cdef class Buffer:
     cdef void clear(self) noexcept:
         self.indices.clear()
@@ -425,7 +377,7 @@ def hash_string(bytes data not None, uint32_t seed):
     >>> hex(hash_string(b"aaaa", 0x9747B28C))
     '0x5a97808a'
     """
-    return _murmur(<Text>(<const char*>data), len(data), seed)
+    return murmur(<Text>(<const char*>data), len(data), seed)
 
 
 def hash_feature(str name not None, str namespace=None):

@@ -120,6 +120,14 @@ cdef extern from *:
         }
     }
 
+    // Whether every |x| <= limit; not so if one is NaN.
+    PENSTOCK_WIDE
+    static bool all_within(const double* x, ptrdiff_t n, double limit) {
+        ptrdiff_t inside = 0;
+        for (ptrdiff_t i = 0; i < n; i++) inside += std::fabs(x[i]) <= limit;
+        return inside == n;
+    }
+
     PENSTOCK_WIDE
     static void axpy(double* y, const double* x, double c, ptrdiff_t n) {
         for (ptrdiff_t i = 0; i < n; i++) y[i] += c * x[i];
@@ -216,6 +224,7 @@ cdef extern from *:
     void dense_product "packed::dense_product"(
         const double* m, const double* x, Py_ssize_t n, Py_ssize_t rows, double* u) noexcept nogil
     void rank_one "packed::rank_one"(double* m, const double* u, double c, Py_ssize_t rows) noexcept nogil
+    bint all_within "packed::all_within"(const double* x, Py_ssize_t n, double limit) noexcept nogil
     void axpy "packed::axpy"(double* y, const double* x, double c, Py_ssize_t n) noexcept nogil
     void scale "packed::scale"(double* y, double c, Py_ssize_t n) noexcept nogil
     double sparse_form "packed::sparse_form"(

@@ -15,6 +15,9 @@ class FeatureIndex:
     def fill(self, out: NDArray[np.uint32]) -> None: ...
     def copy(self) -> FeatureIndex: ...
 
+class Posteriors:
+    def __init__(self, arrays: tuple[NDArray[np.float64], ...], diagonal: bool) -> None: ...
+
 class Model:
     def __init__(
         self,
@@ -38,24 +41,24 @@ class Model:
     ) -> None: ...
     def decide(
         self,
-        own: tuple[NDArray[np.float64], ...] | None,
-        common: tuple[NDArray[np.float64], ...] | None,
+        own: Posteriors | None,
+        common: Posteriors | None,
         cross: NDArray[np.float64] | None,
         own_index: FeatureIndex,
         common_index: FeatureIndex,
         totals: NDArray[np.float64],
         starts: NDArray[np.int64],
         slots: NDArray[np.int64],
-        hashes: NDArray[np.uint64],
-        keys: NDArray[np.uint64],
+        hashes: NDArray[np.uint64] | None,
+        keys: NDArray[np.uint64] | None,
         contexts: tuple[NDArray[Any], ...],
-        actions: tuple[NDArray[Any], ...],
+        actions: tuple[NDArray[Any], ...] | None,
         out: NDArray[np.float64],
     ) -> None: ...
     def run(
         self,
-        own: tuple[NDArray[np.float64], ...] | None,
-        common: tuple[NDArray[np.float64], ...] | None,
+        own: Posteriors | None,
+        common: Posteriors | None,
         cross: NDArray[np.float64] | None,
         moments: NDArray[np.float64] | None,
         own_index: FeatureIndex,
@@ -63,13 +66,32 @@ class Model:
         totals: NDArray[np.float64],
         starts: NDArray[np.int64],
         slots: NDArray[np.int64],
-        hashes: NDArray[np.uint64],
-        keys: NDArray[np.uint64],
+        hashes: NDArray[np.uint64] | None,
+        keys: NDArray[np.uint64] | None,
         contexts: tuple[NDArray[Any], ...],
-        actions: tuple[NDArray[Any], ...],
+        actions: tuple[NDArray[Any], ...] | None,
         chosen: NDArray[np.int64],
         rewards: NDArray[np.float64],
         weights: NDArray[np.float64],
         out: NDArray[np.float64] | None,
         first: int,
     ) -> int: ...
+    def correct(
+        self,
+        own: Posteriors | None,
+        common: Posteriors | None,
+        cross: NDArray[np.float64] | None,
+        own_index: FeatureIndex,
+        common_index: FeatureIndex,
+        totals: NDArray[np.float64],
+        starts: NDArray[np.int64],
+        slots: NDArray[np.int64],
+        hashes: NDArray[np.uint64] | None,
+        keys: NDArray[np.uint64] | None,
+        contexts: tuple[NDArray[Any], ...],
+        actions: tuple[NDArray[Any], ...] | None,
+        chosen: NDArray[np.int64],
+        weights: NDArray[np.float64],
+        old: NDArray[np.float64],
+        new: NDArray[np.float64],
+    ) -> None: ...

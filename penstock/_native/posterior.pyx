@@ -39,7 +39,7 @@ from libcpp.vector cimport vector
 from penstock._native.chance cimport gamma, mix, normal, stream
 from penstock._native.choice cimport PRIOR, RETIRED, eligible, histogram, settle, split_maximum
 from penstock._native.packed cimport (
-    axpy, dense_dot, dense_form, dense_product, factor, invert, padded, rank_one, scale,
+    all_within, axpy, dense_dot, dense_form, dense_product, factor, invert, padded, rank_one, scale,
     sparse_form, sparse_product, sparse_rank_one, start,
 )
 
@@ -56,6 +56,9 @@ cdef enum:
     SCALE = 4
     CURSOR = 5   # diagonal entry to be filled up next
     N_HEAD = 6
+
+cdef enum:
+    BLOCK = 16  # events whose contexts are gathered at a time; at most 32, a bit each
 
 cdef enum:
     CLOCK = 0    # events learned
@@ -77,9 +80,13 @@ TOTALS = ("clock", "dropped")
 
 # ---------------------------------------------------------------------------------------------- features
 
+cdef uint64_t _n_indices = 0
+
+
 cdef class FeatureIndex:
     """Hashes of features, numbered 0, 1, 2, … by first sighting, up to a limit."""
 
+    cdef uint64_t serial  # no other index of this process has it
     cdef vector[uint32_t] order
     cdef vector[int32_t] table
     cdef uint32_t mask
@@ -90,6 +97,9 @@ cdef class FeatureIndex:
         cdef Py_ssize_t i
         if not 1 <= limit <= 1 << 20:
             raise ValueError(f"limit must be in 1..{1 << 20}, got {limit}")
+        global _n_indices
+        _n_indices += 1
+        self.serial = _n_indices
         while size < 4 * limit:
             size *= 2
         self.limit = limit
@@ -141,11 +151,24 @@ cdef cppclass Vector:
     vector[int32_t] at
     vector[double] x
     bint dense
-    double square  # sum of x²
+    double square        # sum of x²
+    Py_ssize_t dropped   # features that found no room
+
+    __init__():
+        this.dense = False
+        this.square = 0.0
+        this.dropped = 0
+
+
+cdef struct Matrix:
+    # Features as in `penstock.events.Features`.
+    const int64_t* indptr
+    const uint32_t* indices
+    const double* values
 
 
 cdef struct Layout:
-    # Which features a row has, and how many were known then.
+    # Which features a row has, and how many are known now.
     const uint32_t* first
     const uint32_t* second
     Py_ssize_t n_first
@@ -164,34 +187,51 @@ cdef cppclass Gatherer:
     # A row with the same features as the one before needs new values only: entry e goes to rank[e].
     vector[int32_t] numbers
     vector[int32_t] rank
-    Layout layout
+    vector[uint32_t] first
+    vector[uint32_t] second
+    Py_ssize_t known
     Py_ssize_t entry
+    uint64_t serial  # of the index
     bint replays
     bint replayable
+    bint straight           # entry e goes to e
 
     __init__():
-        this.dropped = this.entry = 0
-        this.replays = this.replayable = False
+        this.dropped = this.entry = this.known = 0
+        this.serial = 0
+        this.replays = this.replayable = this.straight = False
 
 
 cdef void prepare(Gatherer* g, FeatureIndex index) noexcept:
+    if g.serial == index.serial:
+        return
+    g.serial = index.serial
+    g.replayable = False
+    g.taken.clear()
     g.place.assign(index.limit, -1)
     g.table.assign(index.table.size(), -1)
+
+
+cdef inline bint same(const uint32_t* a, const uint32_t* b, Py_ssize_t n) noexcept nogil:
+    # memcmp may look at a null pointer for nothing, which takes processors as long as a hundred comparisons.
+    return n == 0 or memcmp(a, b, n * sizeof(uint32_t)) == 0
 
 
 cdef inline bint begin(Gatherer* g, Vector* v, const Layout* layout) noexcept nogil:
     """Start a row; returns whether its features are those of the row before."""
     g.replays = (
         g.replayable
-        and g.layout.known == layout.known
-        and g.layout.n_first == layout.n_first
-        and g.layout.n_second == layout.n_second
-        and memcmp(g.layout.first, layout.first, layout.n_first * sizeof(uint32_t)) == 0
-        and memcmp(g.layout.second, layout.second, layout.n_second * sizeof(uint32_t)) == 0
+        and g.known == layout.known
+        and <Py_ssize_t>g.first.size() == layout.n_first
+        and <Py_ssize_t>g.second.size() == layout.n_second
+        and same(g.first.data(), layout.first, layout.n_first)
+        and same(g.second.data(), layout.second, layout.n_second)
     )
     g.entry = 0
     if not g.replays:
-        g.layout = layout[0]
+        g.known = layout.known
+        g.first.assign(layout.first, layout.first + layout.n_first)
+        g.second.assign(layout.second, layout.second + layout.n_second)
         g.replayable = True
         g.numbers.clear()
         forget_fresh(g)
@@ -247,10 +287,22 @@ cdef void put(FeatureIndex index, Gatherer* g, Vector* v, uint32_t feature, doub
     v.x.push_back(value)
 
 
+cdef void put_row(FeatureIndex index, Gatherer* g, Vector* v, const Matrix* matrix, Py_ssize_t i) noexcept nogil:
+    cdef Py_ssize_t low = matrix.indptr[i], n = matrix.indptr[i + 1] - low, e
+    cdef const double* values = matrix.values + low
+    if g.replays and g.straight and all_within(values, n, LARGEST_X):
+        memcpy(v.x.data() + g.entry, values, n * sizeof(double))
+        g.entry += n
+        return
+    for e in range(n):
+        put(index, g, v, matrix.indices[low + e], values[e])
+
+
 cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
     """Bring the entries into ascending order, and remember where each went."""
     cdef Py_ssize_t i, n = v.at.size()
     cdef bint ascends = True
+    v.dropped = g.dropped
     if not g.replays:
         for i in range(1, n):
             ascends = ascends and v.at[i - 1] < v.at[i]
@@ -265,10 +317,12 @@ cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
         for i in range(n):
             g.place[v.at[i]] = <int32_t>i
         g.rank.resize(g.numbers.size())
+        g.straight = True
         for i in range(<Py_ssize_t>g.numbers.size()):
             g.rank[i] = -1
             if g.numbers[i] >= 0:
                 g.rank[i] = g.place[g.numbers[i]]
+            g.straight = g.straight and g.rank[i] == i
         for i in range(n):
             g.place[v.at[i]] = -1
         v.dense = n > 0 and v.at[n - 1] == n - 1
@@ -280,13 +334,6 @@ cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
     v.square = 0.0
     for i in range(n):
         v.square += v.x[i] * v.x[i]
-
-
-cdef struct Matrix:
-    # Features as in `penstock.events.Features`.
-    const int64_t* indptr
-    const uint32_t* indices
-    const double* values
 
 
 cdef int bind_features(Matrix* matrix, const int64_t[::1] indptr, const uint32_t[::1] indices,
@@ -340,49 +387,62 @@ cdef inline Row row_of(const Bank* bank, Py_ssize_t i) noexcept nogil:
     return row
 
 
-cdef int bind_shape(Bank* bank, Py_ssize_t rows, Py_ssize_t capacity, Py_ssize_t size, bint diagonal) except -1:
-    if rows < 1 or capacity < 1 or size != (capacity if diagonal else start(capacity)):
-        raise ValueError("matrices do not fit the means")
-    bank.rows, bank.capacity, bank.size = rows, capacity, size
-    bank.precision = bank.moment = bank.ridge = NULL
-    return 0
+cdef class Posteriors:
+    """Arrays of posteriors, one a row, checked once for all the calls that they are passed with.
 
+    Parameters
+    ----------
+    arrays : tuple of arrays
+        Covariance, mean and head, which may be read-only; for learning precision, moment and ridge too.
+    diagonal : bool
 
-cdef int check_heads(const Bank* bank) except -1:
-    cdef Py_ssize_t i
-    for i in range(bank.rows):
-        if not 0 <= bank.head[i * N_HEAD + WIDTH] <= bank.capacity:
-            raise ValueError(f"row {i} is wider than its matrix")
-        if not 0 <= bank.head[i * N_HEAD + CURSOR] <= bank.capacity:
-            raise ValueError(f"the cursor of row {i} lies outside")
-    return 0
+    Raises
+    ------
+    ValueError
+        If they do not fit one another.
+    """
 
+    cdef Bank bank
+    cdef bint diagonal
+    cdef const double[:, ::1] covariance, mean, head  # held here, the arrays stay where they are
+    cdef double[:, ::1] precision, moment, ridge
 
-cdef int bind_frozen(Bank* bank, tuple arrays, bint diagonal) except -1:
-    cdef const double[:, ::1] covariance = arrays[0], mean = arrays[1], head = arrays[2]
-    bind_shape(bank, covariance.shape[0], mean.shape[1], covariance.shape[1], diagonal)
-    if mean.shape[0] != bank.rows or head.shape[0] != bank.rows or head.shape[1] != N_HEAD:
-        raise ValueError("means and heads do not fit the matrices")
-    bank.covariance = <double*>&covariance[0, 0]
-    bank.mean = <double*>&mean[0, 0]
-    bank.head = <double*>&head[0, 0]
-    return check_heads(bank)
-
-
-cdef int bind_live(Bank* bank, tuple arrays, bint diagonal) except -1:
-    cdef double[:, ::1] covariance = arrays[0], mean = arrays[1], head = arrays[2]
-    cdef double[:, ::1] precision = arrays[3], moment = arrays[4], ridge = arrays[5]
-    bind_frozen(bank, arrays, diagonal)
-    if precision.shape[0] != bank.rows or precision.shape[1] != bank.size:
-        raise ValueError("precisions do not fit the covariances")
-    if moment.shape[0] != bank.rows or moment.shape[1] != bank.capacity:
-        raise ValueError("moments do not fit the means")
-    if ridge.shape[0] != bank.rows or ridge.shape[1] != bank.capacity:
-        raise ValueError("ridges do not fit the means")
-    bank.precision = &precision[0, 0]
-    bank.moment = &moment[0, 0]
-    bank.ridge = &ridge[0, 0]
-    return 0
+    def __init__(self, tuple arrays, bint diagonal):
+        cdef Bank* bank = &self.bank
+        cdef double[:, ::1] writable
+        cdef Py_ssize_t i
+        self.diagonal = diagonal
+        self.covariance, self.mean, self.head = arrays[0], arrays[1], arrays[2]
+        bank.rows, bank.capacity, bank.size = self.mean.shape[0], self.mean.shape[1], self.covariance.shape[1]
+        if bank.rows < 1 or bank.capacity < 1:
+            raise ValueError("no row, or no feature")
+        if bank.size != (bank.capacity if diagonal else start(bank.capacity)):
+            raise ValueError("matrices do not fit the means")
+        if self.covariance.shape[0] != bank.rows or self.head.shape[0] != bank.rows or self.head.shape[1] != N_HEAD:
+            raise ValueError("matrices and heads do not fit the means")
+        bank.covariance = <double*>&self.covariance[0, 0]
+        bank.mean = <double*>&self.mean[0, 0]
+        bank.head = <double*>&self.head[0, 0]
+        bank.precision = bank.moment = bank.ridge = NULL
+        for i in range(bank.rows):
+            if not 0 <= bank.head[i * N_HEAD + WIDTH] <= bank.capacity:
+                raise ValueError(f"row {i} is wider than its matrix")
+            if not 0 <= bank.head[i * N_HEAD + CURSOR] <= bank.capacity:
+                raise ValueError(f"the cursor of row {i} lies outside")
+        if len(arrays) == 3:
+            return
+        for array in arrays[:3]:
+            writable = array
+        self.precision, self.moment, self.ridge = arrays[3], arrays[4], arrays[5]
+        if self.precision.shape[0] != bank.rows or self.precision.shape[1] != bank.size:
+            raise ValueError("precisions do not fit the covariances")
+        if self.moment.shape[0] != bank.rows or self.moment.shape[1] != bank.capacity:
+            raise ValueError("moments do not fit the means")
+        if self.ridge.shape[0] != bank.rows or self.ridge.shape[1] != bank.capacity:
+            raise ValueError("ridges do not fit the means")
+        bank.precision = &self.precision[0, 0]
+        bank.moment = &self.moment[0, 0]
+        bank.ridge = &self.ridge[0, 0]
 
 
 cdef inline Py_ssize_t within(const Vector* v, Py_ssize_t width) noexcept nogil:
@@ -409,6 +469,84 @@ cdef struct Noise:
     # Parameters of the normal-inverse-gamma prior.
     double shape
     double scale
+
+
+# ---------------------------------------------------------------------------------------------- a call
+
+cdef struct Measure:
+    double mean
+    double form
+
+
+cdef struct Belief:
+    double mean
+    double variance
+    double shape
+    double scale
+
+
+cdef cppclass Run:
+    # One call: where everything is, and room to work in.
+    bint learns
+    bint predicts
+    Py_ssize_t n
+    Bank own
+    Bank common
+    double* cross    # W of each arm: (rows, own.capacity, common.capacity)
+    double* moments  # B
+    double* totals
+    void* own_index
+    void* common_index
+    const int64_t* starts
+    const int64_t* slots
+    const uint64_t* hashes
+    const uint64_t* keys
+    const int64_t* chosen
+    const double* rewards
+    const double* weights
+    double* out
+    Matrix contexts
+    Matrix actions
+    Gatherer own_gather
+    Gatherer common_gather
+    Vector x
+    Vector z
+    Vector rest
+    const Vector* at_hand          # features of the event's context
+    vector[Vector] block           # of the events from `block_start` to `block_end`
+    Py_ssize_t block_start
+    Py_ssize_t block_end
+    vector[uint32_t] offered       # of each row a bit an event of the block: whether it is asked for,
+    vector[uint32_t] learned       # whether it learns,
+    vector[uint32_t] measured      # and whether its measure is there
+    vector[Measure] measures       # (events, rows)
+    vector[double] index
+    vector[double] samples
+    vector[double] room
+    vector[double] product
+    vector[double] column
+    vector[double] fresh_mean
+    vector[double] factor
+    vector[double] normals  # (features, draws)
+    vector[double] deviations
+    Py_ssize_t n_normals
+    double factored  # value of the clock when `factor` was taken
+    double gain
+    bint renewed
+
+    __init__():
+        this.learns = this.predicts = this.renewed = False
+        this.n = this.n_normals = 0
+        this.gain = 0.0
+        this.factored = -1.0
+        this.at_hand = NULL
+        this.block.resize(BLOCK)
+        this.block_start = this.block_end = 0
+
+
+cdef class Workspace:
+    # Kept from call to call, so that a call for one event allocates nothing.
+    cdef Run run
 
 
 # ---------------------------------------------------------------------------------------------- the model
@@ -439,6 +577,7 @@ cdef class Model:
     cdef bint logistic, diagonal, shared, hybrid, intercept, crosses
     cdef Py_ssize_t draws, period
     cdef uint64_t seed
+    cdef Workspace spare
 
     def __init__(
         self,
@@ -476,29 +615,28 @@ cdef class Model:
     # ------------------------------------------------------------------------------------------ entrances
 
     def decide(
-        self, tuple own, tuple common, const double[:, :, ::1] cross, FeatureIndex own_index,
+        self, Posteriors own, Posteriors common, const double[:, :, ::1] cross, FeatureIndex own_index,
         FeatureIndex common_index, const double[::1] totals, const int64_t[::1] starts, const int64_t[::1] slots,
         const uint64_t[::1] hashes, const uint64_t[::1] keys, tuple contexts, tuple actions, double[::1] out,
     ):
         """Give the distribution of every event into `out`; read-only arrays will do."""
-        cdef Run run
+        cdef Workspace space = self.take_workspace()
+        cdef Run* run = &space.run
         run.learns = False
         run.predicts = True
         run.totals = <double*>&totals[0]
-        if not self.shared:
-            bind_frozen(&run.own, own, self.diagonal)
-        if self.shared or self.hybrid:
-            bind_frozen(&run.common, common, self.diagonal)
+        self.bind_posteriors(run, own, common, False)
         run.cross = run.moments = NULL
         if self.hybrid:
-            check_cross(&run, cross.shape[0], cross.shape[1], cross.shape[2])
+            check_cross(run, cross.shape[0], cross.shape[1], cross.shape[2])
             run.cross = <double*>&cross[0, 0, 0]
-        self.bind(&run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
+        self.bind(run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
                   out)
-        self.loop(&run, 0)
+        self.loop(run, 0)
+        self.spare = space
 
     def run(
-        self, tuple own, tuple common, double[:, :, ::1] cross, double[:, :, ::1] moments,
+        self, Posteriors own, Posteriors common, double[:, :, ::1] cross, double[:, :, ::1] moments,
         FeatureIndex own_index, FeatureIndex common_index, double[::1] totals, const int64_t[::1] starts,
         const int64_t[::1] slots, const uint64_t[::1] hashes, const uint64_t[::1] keys, tuple contexts,
         tuple actions, const int64_t[::1] chosen, const double[::1] rewards, const double[::1] weights,
@@ -512,24 +650,22 @@ cdef class Model:
             How many events are done. If that is not all, the next one brings a feature for which the
             matrices have no room: enlarge them, and call again.
         """
-        cdef Run run
-        cdef Py_ssize_t i, n = starts.shape[0] - 1
+        cdef Workspace space = self.take_workspace()
+        cdef Run* run = &space.run
+        cdef Py_ssize_t i, n = starts.shape[0] - 1, done
         run.learns = True
         run.predicts = out is not None
         run.totals = &totals[0]
-        if not self.shared:
-            bind_live(&run.own, own, self.diagonal)
-        if self.shared or self.hybrid:
-            bind_live(&run.common, common, self.diagonal)
+        self.bind_posteriors(run, own, common, True)
         run.cross = run.moments = NULL
         if self.hybrid:
-            check_cross(&run, cross.shape[0], cross.shape[1], cross.shape[2])
-            check_cross(&run, moments.shape[0], moments.shape[1], moments.shape[2])
+            check_cross(run, cross.shape[0], cross.shape[1], cross.shape[2])
+            check_cross(run, moments.shape[0], moments.shape[1], moments.shape[2])
             run.cross = &cross[0, 0, 0]
             run.moments = &moments[0, 0, 0]
         if not (chosen.shape[0] == rewards.shape[0] == weights.shape[0] == n) or not 0 <= first <= n:
             raise ValueError("one choice, reward and weight an event")
-        self.bind(&run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
+        self.bind(run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
                   out)
         for i in range(n):
             if not 0 <= chosen[i] < starts[i + 1] - starts[i]:
@@ -537,7 +673,35 @@ cdef class Model:
         run.chosen = &chosen[0] if n else NULL
         run.rewards = &rewards[0] if n else NULL
         run.weights = &weights[0] if n else NULL
-        return self.loop(&run, first)
+        done = self.loop(run, first)
+        self.spare = space
+        return done
+
+    cdef Workspace take_workspace(self):
+        """Room to work in, which no other thread has now; it comes back as `spare` if all went well."""
+        cdef Workspace space = self.spare
+        self.spare = None
+        if space is None:
+            space = Workspace()
+        space.run.factored = -1.0
+        space.run.block_end = 0
+        return space
+
+    cdef int bind_posteriors(self, Run* run, Posteriors own, Posteriors common, bint live) except -1:
+        cdef bint readonly = False
+        if not self.shared:
+            if own is None or own.diagonal != self.diagonal:
+                raise ValueError("models of arms need posteriors of their kind")
+            run.own = own.bank
+            readonly = own.bank.precision == NULL
+        if self.shared or self.hybrid:
+            if common is None or common.diagonal != self.diagonal:
+                raise ValueError("a shared model needs posteriors of its kind")
+            run.common = common.bank
+            readonly = readonly or common.bank.precision == NULL
+        if readonly and live:
+            raise ValueError("what is read-only cannot be learned")
+        return 0
 
     cdef int bind(
         self, Run* run, FeatureIndex own_index, FeatureIndex common_index, Py_ssize_t n_totals,
@@ -548,8 +712,13 @@ cdef class Model:
         cdef Py_ssize_t n = starts.shape[0] - 1, m = slots.shape[0], i, widest = 0, n_samples
         if n_totals != N_TOTALS:
             raise ValueError("totals do not fit")
-        if hashes.shape[0] != m or keys.shape[0] != n or (run.predicts and out.shape[0] != m):
-            raise ValueError("one slot, hash and probability an offered arm, and one key an event")
+        cdef bint draws = run.predicts and self.explore != UCB
+        if draws and (keys is None or keys.shape[0] != n):
+            raise ValueError("one key an event")
+        if draws and not self.shared and (hashes is None or hashes.shape[0] != m):
+            raise ValueError("one hash an offered arm")
+        if run.predicts and out.shape[0] != m:
+            raise ValueError("one probability an offered arm")
         for i in range(n):
             if starts[i] < 0 or starts[i + 1] <= starts[i] or starts[i + 1] > m:
                 raise ValueError(f"event {i} does not fit the offered arms")
@@ -561,15 +730,16 @@ cdef class Model:
             raise ValueError("features need an index")
         run.own_index, run.common_index = <void*>own_index, <void*>common_index
         bind_features(&run.contexts, contexts[0], contexts[1], contexts[2], n)
-        bind_features(&run.actions, actions[0], actions[1], actions[2], m)
+        if self.shared or self.hybrid:
+            bind_features(&run.actions, actions[0], actions[1], actions[2], m)
         run.n = n
         run.starts = &starts[0]
         run.slots = &slots[0] if m else NULL
-        run.hashes = &hashes[0] if m else NULL
-        run.keys = &keys[0] if n else NULL
+        run.hashes = &hashes[0] if draws and not self.shared and m else NULL
+        run.keys = &keys[0] if draws and n else NULL
         run.out = &out[0] if run.predicts and m else NULL
         run.index.resize(widest)
-        n_samples = self.draws if self.explore != UCB and run.predicts else 0
+        n_samples = self.draws if draws else 0
         run.samples.resize(widest * n_samples)
         run.room.resize(2 * n_samples)
         prepare(&run.own_gather, own_index)
@@ -590,8 +760,12 @@ cdef class Model:
             for i in range(first, run.n):
                 low = run.starts[i]
                 k = run.starts[i + 1] - low
-                if not self.shared:
+                if i < run.block_end:
+                    run.at_hand = &run.block[i - run.block_start]
+                elif self.hybrid or not run.predicts and not self.shared:
                     self.gather_own(run, own_index, i)
+                elif not self.shared:
+                    self.gather_block(run, own_index, i)
                 if run.predicts:
                     self.distribute(run, common_index, i, low, k)
                 if not run.learns or not run.weights[i] > 0.0:
@@ -601,17 +775,22 @@ cdef class Model:
                     continue
                 if self.shared or self.hybrid:
                     self.gather_common(run, common_index, i, j)
-                if reaches(&run.x) > run.own.capacity and not self.shared:
+                if not self.shared and reaches(run.at_hand) > run.own.capacity:
                     done = i
                     break
                 if (self.shared or self.hybrid) and reaches(&run.z) > run.common.capacity:
                     done = i
                     break
-                for j in range(<Py_ssize_t>run.own_gather.fresh.size()):
-                    own_index.add(run.own_gather.fresh[j])
-                for j in range(<Py_ssize_t>run.common_gather.fresh.size()):
-                    common_index.add(run.common_gather.fresh[j])
-                run.totals[DROPPED] += <double>(run.own_gather.dropped + run.common_gather.dropped)
+                if not self.shared and i >= run.block_end:
+                    for j in range(<Py_ssize_t>run.own_gather.fresh.size()):
+                        own_index.add(run.own_gather.fresh[j])
+                if self.shared or self.hybrid:
+                    for j in range(<Py_ssize_t>run.common_gather.fresh.size()):
+                        common_index.add(run.common_gather.fresh[j])
+                if not self.shared:
+                    run.totals[DROPPED] += <double>run.at_hand.dropped
+                if self.shared or self.hybrid:
+                    run.totals[DROPPED] += <double>run.z.dropped
                 run.totals[CLOCK] += 1.0
                 self.absorb(
                     run,
@@ -622,7 +801,6 @@ cdef class Model:
         return done
 
     cdef void gather_own(self, Run* run, FeatureIndex index, Py_ssize_t i) noexcept nogil:
-        cdef Py_ssize_t e
         cdef Layout layout = Layout(
             run.contexts.indices + run.contexts.indptr[i], NULL,
             run.contexts.indptr[i + 1] - run.contexts.indptr[i], 0, index.order.size(),
@@ -630,9 +808,63 @@ cdef class Model:
         begin(&run.own_gather, &run.x, &layout)
         if self.intercept:
             put(index, &run.own_gather, &run.x, CONSTANT, 1.0)
-        for e in range(run.contexts.indptr[i], run.contexts.indptr[i + 1]):
-            put(index, &run.own_gather, &run.x, run.contexts.indices[e], run.contexts.values[e])
+        put_row(index, &run.own_gather, &run.x, &run.contexts, i)
         finish(&run.own_gather, &run.x)
+        run.at_hand = &run.x
+
+    cdef void gather_block(self, Run* run, FeatureIndex index, Py_ssize_t first) noexcept nogil:
+        """Gather the contexts from event `first` on, until one has a feature that is new.
+
+        Their arms are then measured model by model, not event by event: in between two of its updates a
+        model is read once for all events of the block.
+        """
+        cdef Py_ssize_t i, j, slot, b
+        cdef uint32_t bit
+        run.block_start = run.block_end = first
+        for i in range(first, min(first + BLOCK, run.n)):
+            self.gather_own(run, index, i)
+            if run.own_gather.fresh.size():
+                break
+            run.block[i - first] = run.x
+            run.block_end = i + 1
+        if run.block_end <= first + 1:  # one alone is measured as it comes
+            run.block_end = first
+            if i > first:  # the one after it was looked at too
+                self.gather_own(run, index, first)
+            return
+        run.offered.assign(run.own.rows, 0)
+        run.learned.assign(run.own.rows, 0)
+        run.measured.assign(run.own.rows, 0)
+        run.measures.resize(BLOCK * run.own.rows)
+        for i in range(first, run.block_end):
+            b = i - first
+            bit = (<uint32_t>1) << b
+            for j in range(run.starts[i], run.starts[i + 1]):
+                run.offered[max(run.slots[j], 0)] |= bit
+            if run.learns and run.weights[i] > 0.0:
+                slot = run.slots[run.starts[i] + run.chosen[i]]
+                if slot > PRIOR:
+                    run.learned[slot] |= bit
+        run.at_hand = &run.block[0]
+
+    cdef Measure measured(self, Run* run, Py_ssize_t slot, Py_ssize_t b) noexcept nogil:
+        """What the model in `slot` says of event b of the block; if nobody has looked, of the later ones too,
+        up to its next update."""
+        cdef uint32_t bit = (<uint32_t>1) << b, todo, next_update
+        cdef Py_ssize_t i
+        cdef Row row
+        if not run.measured[slot] & bit:
+            next_update = run.learned[slot] & ~(bit - 1)
+            next_update &= ~next_update + 1               # its lowest bit
+            todo = run.offered[slot] & ~(bit - 1)
+            if next_update:
+                todo &= (next_update - 1) | next_update
+            run.measured[slot] |= todo
+            row = row_of(&run.own, slot)
+            for i in range(b, run.block_end - run.block_start):
+                if todo >> i & 1:
+                    run.measures[i * run.own.rows + slot] = self.measure(&row, &run.block[i])
+        return run.measures[b * run.own.rows + slot]
 
     cdef void gather_common(self, Run* run, FeatureIndex index, Py_ssize_t i, Py_ssize_t j) noexcept nogil:
         """Features of action j in event i: its own, their products with the context's; the context's too if
@@ -649,10 +881,8 @@ cdef class Model:
         if self.shared:
             if self.intercept:
                 put(index, &run.common_gather, &run.z, CONSTANT, 1.0)
-            for e in range(contexts.indptr[i], contexts.indptr[i + 1]):
-                put(index, &run.common_gather, &run.z, contexts.indices[e], contexts.values[e])
-        for e in range(actions.indptr[j], actions.indptr[j + 1]):
-            put(index, &run.common_gather, &run.z, actions.indices[e], actions.values[e])
+            put_row(index, &run.common_gather, &run.z, contexts, i)
+        put_row(index, &run.common_gather, &run.z, actions, j)
         if self.crosses:
             for e in range(actions.indptr[j], actions.indptr[j + 1]):
                 for f in range(contexts.indptr[i], contexts.indptr[i + 1]):
@@ -671,6 +901,8 @@ cdef class Model:
         cdef Py_ssize_t j, n = eligible(slots, k)
         cdef bint everyone = n == 0
         cdef Belief belief
+        cdef Measure measure
+        cdef Row row
         if everyone:
             n = k
         if n == 1:
@@ -688,8 +920,12 @@ cdef class Model:
             elif self.hybrid:
                 self.gather_common(run, index, i, low + j)
                 self.believe_hybrid(run, max(slots[j], 0), &belief)
+            elif i < run.block_end:
+                measure = self.measured(run, max(slots[j], 0), i - run.block_start)
+                row = row_of(&run.own, max(slots[j], 0))
+                self.conclude(&row, &measure, run.totals[CLOCK], run.at_hand, &belief)
             else:
-                self.believe(&run.own, max(slots[j], 0), run.totals[CLOCK], &run.x, &belief)
+                self.believe(&run.own, max(slots[j], 0), run.totals[CLOCK], run.at_hand, &belief)
             if self.explore == UCB:
                 run.index[j] = belief.mean + self.width * sqrt(belief.variance)
             elif self.shared:
@@ -707,16 +943,29 @@ cdef class Model:
     ) noexcept nogil:
         """Mean and variance of the expected reward, in units of the noise."""
         cdef Row row = row_of(bank, slot)
+        cdef Measure measure = self.measure(&row, v)
+        self.conclude(&row, &measure, clock, v, belief)
+
+    cdef Measure measure(self, const Row* row, const Vector* v) noexcept nogil:
+        """x'mean and x'Px over the features that the row has seen."""
         cdef Py_ssize_t n = within(v, <Py_ssize_t>row.head[WIDTH]), i
-        cdef double q = 0.0, most = v.square / self.l2, kept = 1.0
-        belief.mean = mean_of(&row, v, n)
+        cdef Measure result = Measure(mean_of(row, v, n), 0.0)
         if self.diagonal:
             for i in range(n):
-                q += row.covariance[v.at[i]] * v.x[i] * v.x[i]
+                result.form += row.covariance[v.at[i]] * v.x[i] * v.x[i]
         elif v.dense:
-            q = dense_form(row.covariance, v.x.data(), n)
+            result.form = dense_form(row.covariance, v.x.data(), n)
         else:
-            q = sparse_form(row.covariance, v.at.data(), v.x.data(), n)
+            result.form = sparse_form(row.covariance, v.at.data(), v.x.data(), n)
+        return result
+
+    cdef void conclude(
+        self, const Row* row, const Measure* measure, double clock, const Vector* v, Belief* belief
+    ) noexcept nogil:
+        """Bring a row's measure to the present, and add what the prior says of features it has not seen."""
+        cdef Py_ssize_t n = within(v, <Py_ssize_t>row.head[WIDTH]), i
+        cdef double q = measure.form, most = v.square / self.l2, kept = 1.0
+        belief.mean = measure.mean
         if self.discount < 1.0:
             kept = pow(self.discount, clock - row.head[LAST])
             q /= fmax(kept, 1e-300)
@@ -851,7 +1100,7 @@ cdef class Model:
             return
         row = row_of(&run.own, slot)
         if not self.hybrid:
-            self.update(run, &row, &run.x, weight, reward)
+            self.update(run, &row, run.at_hand, weight, reward)
             return
         self.believe(&run.own, slot, 0.0, &run.x, &belief)
         explained = belief.mean
@@ -866,7 +1115,7 @@ cdef class Model:
                 b[run.x.at[i] * n + run.z.at[j]] += weight * run.x.x[i] * run.z.x[j]
         if run.renewed:
             self.regress(run, &row, w, b)
-        else:
+        elif run.x.at.size():
             for i in range(<Py_ssize_t>row.head[WIDTH]):
                 axpy(w + i * n, run.rest.x.data(), run.gain * run.product[i], run.rest.at.size())
         share = run.gain
@@ -892,7 +1141,7 @@ cdef class Model:
         cdef Py_ssize_t n = v.at.size(), d, i, j
         cdef double* u = run.product.data()
         cdef double q = 0.0, mean, c = weight, error, p, f
-        run.gain = 0.0
+        run.gain = weight  # of an event without features there is nothing to explain
         run.renewed = False
         if self.discount < 1.0:
             self.fade(run, row)
@@ -999,6 +1248,88 @@ cdef class Model:
             memcpy(row.mean, run.fresh_mean.data(), d * sizeof(double))
         run.renewed = True
 
+    # ------------------------------------------------------------------------------------------ correcting
+
+    def correct(
+        self, Posteriors own, Posteriors common, const double[:, :, ::1] cross, FeatureIndex own_index,
+        FeatureIndex common_index, const double[::1] totals, const int64_t[::1] starts, const int64_t[::1] slots,
+        const uint64_t[::1] hashes, const uint64_t[::1] keys, tuple contexts, tuple actions,
+        const int64_t[::1] chosen, const double[::1] weights, const double[::1] old, const double[::1] new,
+    ):
+        """Exchange the rewards of events that were learned: b is their sum, and A knows nothing of them.
+
+        Exact for a linear model that has forgotten nothing; others are the caller's to refuse.
+        """
+        cdef Workspace space = self.take_workspace()
+        cdef Run* run = &space.run
+        cdef Py_ssize_t i, j, n = starts.shape[0] - 1
+        run.learns = run.predicts = False
+        run.totals = <double*>&totals[0]
+        self.bind_posteriors(run, own, common, True)
+        run.cross = run.moments = NULL
+        if self.hybrid:
+            check_cross(run, cross.shape[0], cross.shape[1], cross.shape[2])
+            run.cross = <double*>&cross[0, 0, 0]
+        if not chosen.shape[0] == weights.shape[0] == old.shape[0] == new.shape[0] == n:
+            raise ValueError("one choice, weight, old and new reward an event")
+        self.bind(run, own_index, common_index, totals.shape[0], starts, slots, hashes, keys, contexts, actions,
+                  None)
+        for i in range(n):
+            if not 0 <= chosen[i] < starts[i + 1] - starts[i]:
+                raise ValueError(f"event {i} chose what it did not offer")
+        with nogil:
+            for i in range(n):
+                j = starts[i] + chosen[i]
+                if not weights[i] > 0.0 or slots[j] == RETIRED or (not self.shared and slots[j] == PRIOR):
+                    continue
+                if not self.shared:
+                    self.gather_own(run, own_index, i)
+                if self.shared or self.hybrid:
+                    self.gather_common(run, common_index, i, j)
+                self.exchange(
+                    run,
+                    slots[j],
+                    fmin(weights[i], LARGEST),
+                    fmin(fmax(old[i], -LARGEST), LARGEST),
+                    fmin(fmax(new[i], -LARGEST), LARGEST),
+                )
+        self.spare = space
+
+    cdef void exchange(self, Run* run, Py_ssize_t slot, double weight, double old, double new) noexcept nogil:
+        cdef Row row
+        cdef double change = weight * (new - old), total = 0.5 * change * (old + new)
+        if self.shared:
+            row = row_of(&run.common, 0)
+            self.shift(run, &row, &run.z, change, &total)
+            return
+        row = row_of(&run.own, slot)
+        if self.hybrid:
+            self.unexplained(run, slot)
+        self.shift(run, &row, &run.x, change, &total)
+        if self.hybrid:  # what the arm leaves of the sum of squares is the shared model's to explain
+            row = row_of(&run.common, 0)
+            self.shift(run, &row, &run.rest, change, &total)
+
+    cdef void shift(self, Run* run, const Row* row, const Vector* v, double change, double* total) noexcept nogil:
+        """Add `change` times v to b; `total`, by how much half the squares grow, loses what that explains."""
+        cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], n = within(v, d), i
+        cdef double* u = run.product.data()
+        cdef double q = 0.0
+        if n == 0:
+            return
+        if v.dense:
+            dense_product(row.covariance, v.x.data(), n, d, u)
+            q = dense_dot(v.x.data(), u, n)
+        else:
+            sparse_product(row.covariance, v.at.data(), v.x.data(), n, d, u)
+            for i in range(n):
+                q += v.x[i] * u[v.at[i]]
+        total[0] -= change * (mean_of(row, v, n) + 0.5 * change * q)
+        row.head[SCALE] = fmax(row.head[SCALE] + total[0], 0.0)
+        axpy(row.mean, u, change, d)
+        for i in range(n):
+            row.moment[v.at[i]] += change * v.x[i]
+
 
 cdef inline Py_ssize_t reaches(const Vector* v) noexcept nogil:
     """One more than the largest number of a feature in `v`."""
@@ -1015,61 +1346,6 @@ cdef bint sound(const Row* row, Py_ssize_t d) noexcept nogil:
         if not (variance > 0.0 and variance * row.ridge[i] <= 1.0 + 1e-6):
             return False
     return True
-
-
-cdef struct Belief:
-    double mean
-    double variance
-    double shape
-    double scale
-
-
-cdef cppclass Run:
-    # One call: where everything is, and room to work in.
-    bint learns
-    bint predicts
-    Py_ssize_t n
-    Bank own
-    Bank common
-    double* cross    # W of each arm: (rows, own.capacity, common.capacity)
-    double* moments  # B
-    double* totals
-    void* own_index
-    void* common_index
-    const int64_t* starts
-    const int64_t* slots
-    const uint64_t* hashes
-    const uint64_t* keys
-    const int64_t* chosen
-    const double* rewards
-    const double* weights
-    double* out
-    Matrix contexts
-    Matrix actions
-    Gatherer own_gather
-    Gatherer common_gather
-    Vector x
-    Vector z
-    Vector rest
-    vector[double] index
-    vector[double] samples
-    vector[double] room
-    vector[double] product
-    vector[double] column
-    vector[double] fresh_mean
-    vector[double] factor
-    vector[double] normals  # (features, draws)
-    vector[double] deviations
-    Py_ssize_t n_normals
-    double factored  # value of the clock when `factor` was taken
-    double gain
-    bint renewed
-
-    __init__():
-        this.learns = this.predicts = this.renewed = False
-        this.n = this.n_normals = 0
-        this.gain = 0.0
-        this.factored = -1.0
 
 
 cdef int check_cross(const Run* run, Py_ssize_t rows, Py_ssize_t own, Py_ssize_t common) except -1:

@@ -110,7 +110,7 @@ def look_up(dict index, arms, int64_t[::1] slots, uint64_t[::1] hashes=None):
 
 
 def are_distributions(const double[::1] p, const int64_t[::1] starts, double tolerance):
-    """Whether the entries of every event are >= 0 and sum to 1."""
+    """Whether the entries of every event are in [0, 1] and sum to 1."""
     cdef Py_ssize_t i, j, n = starts.shape[0] - 1
     cdef double total
     cdef bint right = True
@@ -120,7 +120,7 @@ def are_distributions(const double[::1] p, const int64_t[::1] starts, double tol
         total = 0.0
         for j in range(starts[i], starts[i + 1]):
             total += p[j]
-            right = right and p[j] >= 0.0
+            right = right and 0.0 <= p[j] <= 1.0
         right = right and fabs(total - 1.0) <= tolerance
     return right
 

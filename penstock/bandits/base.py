@@ -7,12 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native.tally import are_distributions
 from penstock.decisions import Logged, Offers
 from penstock.state import State
 
-__all__ = ["Corrects", "FrozenPolicy", "Policy", "exact"]
+__all__ = ["Corrects", "FrozenPolicy", "Policy", "Retires", "exact"]
 
 _SUM_TOLERANCE = 1e-9
+_STRICTER = 1e-10  # a sum taken in another order than numpy does, and within this, is within that too
 
 
 @runtime_checkable
@@ -91,6 +93,15 @@ class Corrects(Protocol):
         ...
 
 
+@runtime_checkable
+class Retires(Protocol):
+    """What a policy that keeps something of every arm may also do."""
+
+    def retire(self, arm: str) -> None:
+        """Never choose `arm` again, and forget what it earned."""
+        ...
+
+
 def exact(probabilities: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Check distributions and return them: what does not sum to 1 does not leave the engine.
 
@@ -112,6 +123,9 @@ def exact(probabilities: NDArray[np.float64], starts: NDArray[np.int64]) -> NDAr
     >>> exact(np.array([0.25, 0.75, 1.0]), np.array([0, 2, 3]))
     array([0.25, 0.75, 1.  ])
     """
+    probabilities = np.ascontiguousarray(probabilities, np.float64)
+    if are_distributions(probabilities, starts, _STRICTER):
+        return probabilities
     sums = np.add.reduceat(probabilities, starts[:-1]) if len(starts) > 1 else np.empty(0)
     wrong = ~(np.abs(sums - 1.0) <= _SUM_TOLERANCE)
     negative = ~(probabilities >= 0.0)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock._native.tally import RULES, STATS, TOTALS, Tally
-from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json, verified
+from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json
+from penstock.bandits.base import exact
 from penstock.decisions import Logged, Offers
 from penstock.errors import ConfigError, StoreError
 from penstock.learners.sgd_model import required_array
@@ -49,7 +50,7 @@ class _Counts:
             self.ring_values,
             offers.starts,
             found.slots,
-            found.hashes,
+            np.zeros(len(found.slots), np.uint64) if found.hashes is None else found.hashes,
             offers.keys,
             outcomes.chosen if outcomes else None,
             outcomes.propensities if outcomes else None,
@@ -99,7 +100,7 @@ class FrozenCounts:
         """Distribution over the offered actions of every event, one after the other, shape (m,)."""
         out = np.empty(len(offers.arms))
         self._counts.run(offers, None, out)
-        return verified(out, offers)
+        return exact(out, offers.starts)
 
     def state(self) -> State:
         """Everything that `from_state` needs, for a snapshot."""

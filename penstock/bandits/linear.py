@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.posterior import EXPLORE, HEAD, TOTALS, FeatureIndex, Model
-from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json, verified
+from penstock._native.posterior import EXPLORE, HEAD, TOTALS, FeatureIndex, Model, Posteriors
+from penstock.bandits.arms import ArmPolicy, Outcomes, Roster, Slots, required_json
+from penstock.bandits.base import exact
 from penstock.decisions import Logged, Offers
 from penstock.errors import StoreError
 from penstock.events import Features
@@ -31,6 +32,19 @@ def _start(row: NDArray[np.int64] | int) -> Any:
     return _LANES * (block + 1) * (_LANES // 2 * block + row % _LANES)
 
 
+def _aligned(rows: int, size: int) -> NDArray[np.float64]:
+    """Return zeros that start with a line of the processor's cache: no block of a matrix lies across two."""
+    room = np.zeros(rows * size + _LANES)
+    skip = -room.ctypes.data // room.itemsize % _LANES
+    return room[skip : skip + rows * size].reshape(rows, size)
+
+
+def _copied(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    copy = _aligned(*array.shape)
+    copy[:] = array
+    return copy
+
+
 class _Bank:
     """Rows of posteriors over the same features, and how those are numbered.
 
@@ -42,6 +56,15 @@ class _Bank:
         self.l2, self.diagonal = l2, diagonal
         self.index = FeatureIndex(limit)
         self.arrays = self._prior(rows, min(_START, limit))
+
+    @property
+    def arrays(self) -> tuple[NDArray[np.float64], ...]:
+        return self._arrays
+
+    @arrays.setter
+    def arrays(self, arrays: tuple[NDArray[np.float64], ...]) -> None:
+        self._arrays = arrays
+        self.posteriors = Posteriors(arrays, self.diagonal)
 
     @property
     def rows(self) -> int:
@@ -116,13 +139,13 @@ class _Bank:
             self.index = FeatureIndex(self.index.limit, np.ascontiguousarray(features))
         except ValueError as error:
             raise StoreError(f"{_WHAT}: {error}") from None
-        self.arrays = tuple(array.copy() if whole else array for array in arrays)
+        self.arrays = tuple(_copied(array) if whole else array for array in arrays)
 
     def _trimmed(self, rows: int) -> list[NDArray[np.float64]]:
         d = max(len(self.index), 1)
         size = d if self.diagonal else _start(d)
         return [
-            array[:rows, :columns].copy()
+            _copied(array[:rows, :columns])
             for array, columns in zip(self.arrays, (size, d, len(HEAD), size, d, d), strict=False)
         ]
 
@@ -130,7 +153,7 @@ class _Bank:
         steps = np.arange(capacity)
         diagonal = steps if self.diagonal else _start(steps) + steps
         size = capacity if self.diagonal else _start(capacity)
-        covariance, precision = np.zeros((rows, size)), np.zeros((rows, size))
+        covariance, precision = _aligned(rows, size), _aligned(rows, size)
         covariance[:, diagonal] = 1.0 / self.l2
         precision[:, diagonal] = self.l2
         mean, moment, ridge = (np.full((rows, capacity), value) for value in (0.0, 0.0, self.l2))
@@ -153,7 +176,8 @@ class _Tables:
         self.common = _Bank(**shape, rows=1) if shared or hybrid else None
         self.cross = self.moments = np.zeros((0, 0, 0))
         self.nothing = FeatureIndex(1)
-        self.draws = settings["explore"] != "ucb" and not shared
+        self.random = settings["explore"] != "ucb"
+        self.draws = self.random and not shared  # by the arm's name
         if hybrid:
             self.fit_crosses()
 
@@ -181,8 +205,8 @@ class _Tables:
         found = Slots(self.roster, offers, draws=self.draws)
         own, common = self.own, self.common
         self.model.decide(
-            own.arrays if own else None,
-            common.arrays if common else None,
+            own.posteriors if own else None,
+            common.posteriors if common else None,
             self.cross,
             own.index if own else self.nothing,
             common.index if common else self.nothing,
@@ -190,23 +214,25 @@ class _Tables:
             offers.starts,
             found.slots,
             found.hashes,
-            offers.keys,
+            offers.keys if self.random else None,
             _columns(offers.contexts),
-            _columns(offers.actions),
+            _columns(offers.actions) if common else None,
             out,
         )
 
     def run(self, logged: Logged, out: NDArray[np.float64] | None) -> None:
         offers = logged.offers
         found = Slots(self.roster, offers, draws=self.draws)
-        contexts, actions = _columns(offers.contexts), _columns(offers.actions)
+        keys = offers.keys if self.random else None
+        contexts = _columns(offers.contexts)
+        actions = _columns(offers.actions) if self.common else None
         outcomes = Outcomes(logged)
         done = 0
         while True:
             own, common = self.own, self.common
             done = self.model.run(
-                own.arrays if own else None,
-                common.arrays if common else None,
+                own.posteriors if own else None,
+                common.posteriors if common else None,
                 self.cross,
                 self.moments,
                 own.index if own else self.nothing,
@@ -215,7 +241,7 @@ class _Tables:
                 offers.starts,
                 found.slots,
                 found.hashes,
-                offers.keys,
+                keys,
                 contexts,
                 actions,
                 outcomes.chosen,
@@ -228,9 +254,33 @@ class _Tables:
                 return
             self.grow(0)
 
+    def correct(self, logged: Logged, old: NDArray[np.float64], new: NDArray[np.float64]) -> None:
+        offers = logged.offers
+        found = Slots(self.roster, offers, draws=False)
+        own, common = self.own, self.common
+        self.model.correct(
+            own.posteriors if own else None,
+            common.posteriors if common else None,
+            self.cross,
+            own.index if own else self.nothing,
+            common.index if common else self.nothing,
+            self.totals,
+            offers.starts,
+            found.slots,
+            found.hashes,
+            offers.keys if self.random else None,
+            _columns(offers.contexts),
+            _columns(offers.actions) if common else None,
+            np.ascontiguousarray(logged.chosen, np.int64),
+            np.ascontiguousarray(logged.weights, np.float64),
+            np.ascontiguousarray(old, np.float64),
+            np.ascontiguousarray(new, np.float64),
+        )
+
     def frozen(self) -> _Tables:
         twin = _Tables.__new__(_Tables)
         twin.settings, twin.model, twin.nothing = self.settings, self.model, self.nothing
+        twin.random = self.random
         twin.draws, twin.roster, twin.totals = self.draws, self.roster.copy(), self.totals.copy()
         n_rows = len(self.roster) + 1
         twin.own = self.own.frozen(n_rows) if self.own else None
@@ -299,7 +349,7 @@ class FrozenLinear:
         """Distribution over the offered actions of every event, one after the other, shape (m,)."""
         out = np.empty(len(offers.arms))
         self._tables.decide(offers, out)
-        return verified(out, offers)
+        return exact(out, offers.starts)
 
     def state(self) -> State:
         """Everything that `from_state` needs, for a snapshot. The tables are its own, read-only."""
@@ -369,6 +419,39 @@ class Linear(ArmPolicy):
                 **settings,
             }
         )
+
+    @property
+    def corrects(self) -> bool:
+        """Whether `correct` is exact: a linear model that has forgotten nothing.
+
+        With a discount nobody knows what is left of an event; of an arm that is gone, a shared part still
+        holds what it taught.
+        """
+        settings, roster = self._tables.settings, self._roster
+        whole = self._tables.common is None or not roster.retired
+        linear = not settings.get("logistic", False)
+        return linear and settings.get("discount", 1.0) == 1.0 and not roster.evicted and whole
+
+    def correct(self, logged: Logged, old: NDArray[np.float64], new: NDArray[np.float64]) -> None:
+        """Become what the policy would be had it learned `new` and not `old`, but for rounding.
+
+        Rewards enter the sum b and the residual that "learned" noise is made of; variances know nothing of
+        them.
+
+        Parameters
+        ----------
+        logged : Logged
+            Decisions learned before, n of them; their rewards play no part.
+        old, new : float64, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If the policy is not linear, or has forgotten something; see `corrects`.
+        """
+        if not self.corrects:
+            raise ValueError("only a linear model that has forgotten nothing can be corrected")
+        self._tables.correct(logged, old, new)
 
     def freeze(self) -> FrozenLinear:
         """Return a policy of what is known now, that later learning does not touch."""

@@ -38,7 +38,7 @@ class Oversize(NamedTuple):
 class Frames(NamedTuple):
     """Records cut from a stream of bytes, in order."""
 
-    records: list[bytes]
+    records: Sequence[bytes]
     numbers: Sequence[int]  # of each record: the line it begins on, or its count; both from 1
     oversize: Oversize | None = None  # it follows `records`
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from penstock._native.features import encode_rows
+from penstock._native.json import RecordReader
 from penstock.codecs.base import Decoded, Where
 from penstock.codecs.values import (
     Label,
@@ -22,7 +23,7 @@ from penstock.codecs.values import (
     read_weight,
 )
 from penstock.errors import BadRecord, ConfigError
-from penstock.events import Batch, Features, Task
+from penstock.events import Batch, Features, Row, Task
 from penstock.sources.base import Rejected
 
 __all__ = ["SKIP", "Events", "FeatureType", "Fields"]
@@ -229,6 +230,44 @@ class Fields:
             for i, error in unusable
         ]
         return events.decoded(features, events.rows, unusable, where=where, raw=raw)
+
+    def rows(self, records: Sequence[Any], *, feedback: bool) -> list[Row]:
+        """Return the features of good records as `decode` has them, which are taken apart on the way."""
+        events = Events(self.task)
+        self._take_apart(records, events, feedback and self.features in (None, _CONTAINER))
+        return events.rows
+
+    def reader(self) -> RecordReader | None:
+        """Return the kernel that reads JSON records with these roles, of feedback in its usual form too.
+
+        None where a name is empty, or has two meanings, which depend on what is in the record: a role's name
+        that is the container's, or that of another role in feedback.
+        """
+        feedback = self.features in (None, _CONTAINER)
+        container = _CONTAINER if self.features is None else self.features
+        roles = self.roles()
+        if not container:
+            return None
+        for role, name in roles.items():
+            if name in ("", container) or (feedback and name in ("weight", "time", "id") and name != role):
+                return None
+        pair = None
+        if self.classes is not None:
+            negative, positive = map(class_name, self.classes)
+            pair = (str(negative), str(positive))
+        try:
+            return RecordReader(
+                task=self.task.kind,
+                roles=roles,
+                classes=pair,
+                requires_label=self.require_label,
+                container=container,
+                requires_container=self.features is not None,
+                takes_feedback=feedback,
+                readings={**self.types, **dict.fromkeys(self.ignore, "ignore")},
+            )
+        except UnicodeEncodeError:  # a lone surrogate in a name
+            return None
 
     def _take_apart(self, records: Sequence[Any], events: Events, feedback: bool) -> None:
         # Everything is looked up once: this loop runs for every event.

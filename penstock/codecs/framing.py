@@ -154,7 +154,9 @@ class Lines:
         self._ready.append(_TooLong(head[:KEPT_BYTES], length, n_lines))
 
     def _add(self, lines: list[bytes]) -> None:
-        if self._is_open is None and (not lines or max(map(len, lines)) <= self._limit):
+        if not lines:
+            return  # an empty run would hide that what came before it was the last
+        if self._is_open is None and max(map(len, lines)) <= self._limit:
             self._ready.append(lines)
             return
         run: list[bytes] = []

@@ -5,17 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from penstock.drift.base import Detector, Drift
+from penstock.drift.base import Detector, Domain, Drift
 from penstock.registry import resolve
 
-__all__ = ["DETECTORS", "Detector", "Drift", "build"]
+__all__ = ["DETECTORS", "Detector", "Domain", "Drift", "build"]
 
 DETECTORS: Final[Mapping[str, str]] = {
     "adwin": "penstock.drift.adwin:ADWIN",
+    "cusum": "penstock.drift.cusum:CUSUM",
+    "ddm": "penstock.drift.ddm:DDM",
+    "e_detector": "penstock.drift.e_detector:EDetector",
+    "eddm": "penstock.drift.eddm:EDDM",
+    "hddm_a": "penstock.drift.hddm_a:HDDMA",
+    "hddm_w": "penstock.drift.hddm_w:HDDMW",
+    "kswin": "penstock.drift.kswin:KSWIN",
+    "page_hinkley": "penstock.drift.page_hinkley:PageHinkley",
+    "river": "penstock.drift.river:River",
+    "stepd": "penstock.drift.stepd:STEPD",
 }
 
 
-def build(kind: str, **parameters: Any) -> Detector:
-    """Build the detector registered as `kind`, or the class that ``module:Class`` names."""
-    detector: Detector = resolve(kind, DETECTORS, what="detector")(**parameters)
+def build(
+    kind: str, *, false_alarm_every: int | None = None, series: str = "own", **parameters: Any
+) -> Detector:
+    """Build the detector registered as `kind`, or the class that ``module:Class`` names.
+
+    With `false_alarm_every` its threshold is chosen for that run length; see
+    `penstock.drift.calibrated.Calibrated`.
+    """
+    cls = resolve(kind, DETECTORS, what="detector")
+    if false_alarm_every is not None:
+        from penstock.drift.calibrated import Calibrated
+
+        return Calibrated(cls, parameters, every=false_alarm_every, series=series)
+    detector: Detector = cls(**parameters)
     return detector

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 from numpy.typing import NDArray
 
 from penstock._native.drift import LARGEST, ROWS, adwin, first_unusable
-from penstock.drift.base import Drift
+from penstock.drift.base import Domain, Drift, Knob
 from penstock.errors import BadRecord, ConfigError, StoreError
 from penstock.state import State
 
@@ -58,6 +58,9 @@ class ADWIN:
     >>> ADWIN().update(values)
     Drift(index=1023, before=0.0, after=0.42857142857142855, width=56)
     """
+
+    domain: ClassVar[Domain] = "numbers"
+    knob: ClassVar[Knob] = Knob(name="delta", start=0.9, loud=0.999999, quiet=1e-200, scale="log")
 
     def __init__(
         self,

@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.state import State
 
-__all__ = ["Detector", "Drift"]
+__all__ = ["LARGEST", "Detector", "Domain", "Drift", "Knob"]
+
+LARGEST: Final = 1e100  # a value's magnitude: squares of larger ones are not numbers any more
+
+Domain: TypeAlias = Literal["numbers", "unit", "bits"]
+"""What a detector can be fed: any number, numbers in [0, 1], or 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knob:
+    """The one parameter that decides how often a detector rings falsely.
+
+    A detector that has one, as the class attribute ``knob``, can be given by its expected run length instead
+    (`penstock.drift.calibration`).
+
+    Attributes
+    ----------
+    name : str
+        The constructor's keyword.
+    start : float
+        A value that rings often: the search for another begins there.
+    loud, quiet : float
+        The search goes no further than this, towards more alarms and towards fewer.
+    scale : "linear" or "log"
+        Whether the logarithm of the run length grows with the value or with its logarithm.
+    cost : int
+        What a value costs, as a multiple of what it costs most detectors (20 ns).
+    """
+
+    name: str
+    start: float
+    loud: float
+    quiet: float
+    scale: Literal["linear", "log"]
+    cost: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from penstock.report.data import Mark, Value
+from penstock.report.data import Curve, Mark, Value
 
-__all__ = ["BanditReport", "Estimated", "LogFindings", "RewardCurves", "Simulated"]
-
-
-class RewardCurves(TypedDict):
-    """What one policy earned, an entry per event of `Simulated.events`."""
-
-    average: Sequence[Value]
-    """Mean reward since the first event."""
-    window: Sequence[Value]
-    """Mean reward over the most recent events."""
-    regret: Sequence[Value]
-    """Sum of what the best action of each event would have earned more."""
+__all__ = ["BanditReport", "Estimated", "LogFindings", "Simulated"]
 
 
 class Simulated(TypedDict):
@@ -26,7 +15,9 @@ class Simulated(TypedDict):
 
     events: Sequence[int]
     """Where the curves have points; about 200 are enough."""
-    curves: Mapping[str, RewardCurves]
+    curves: Mapping[str, Mapping[str, Curve]]
+    """Policy or baseline, then ``reward`` (a decision's), ``total_reward`` and ``regret``; all so far, or
+    those of the window only."""
     window: int
     """Events in the sliding window."""
     actions: Sequence[str]

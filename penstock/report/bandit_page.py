@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from penstock import tensors
 from penstock.report.bandit_charts import (
@@ -18,7 +18,8 @@ from penstock.report.bandit_charts import (
     share_chart,
 )
 from penstock.report.bandit_data import BanditReport, Estimated, LogFindings, Simulated
-from penstock.report.charts import Flag, Line, clean, finite, number, off_chart, race_chart, text, value_axis
+from penstock.report.charts import Flag, clean, finite, number, off_chart, race_chart, text, value_axis
+from penstock.report.embedded import embedded
 from penstock.report.parts import (
     HIDDEN,
     counted,
@@ -30,6 +31,7 @@ from penstock.report.parts import (
     strong,
     swatch,
 )
+from penstock.report.view import View, capital, metric_name
 
 __all__ = ["render", "write"]
 
@@ -90,6 +92,7 @@ def render(report: BanditReport) -> str:
         Text in it is escaped wherever it goes; a value that is None or not finite is a gap.
     """
     simulated, log = report["simulated"], report["log"]
+    data = "null"
     parts = [
         header(
             name=report["name"],
@@ -103,7 +106,9 @@ def render(report: BanditReport) -> str:
         section("summary", "In short", *(f'<p class="{css}">{words}</p>' for css, words in _verdict(report))),
     ]
     if simulated is not None:
-        parts += [_rewards(report, simulated), _regret(report, simulated), _choices(report, simulated)]
+        view = _view(report, simulated)
+        parts += [_race(view), _choices(report, simulated)]
+        data = embedded(view)
     if log is not None:
         parts += [_estimates(report, log), _what_was_logged(log)]
     parts += [
@@ -111,7 +116,7 @@ def render(report: BanditReport) -> str:
         glossary(_LOG_WORDS if simulated is None else _SIMULATION_WORDS),
         footer(report["version"]),
     ]
-    return document(f"{text(report['name'])}: Penstock report", "\n".join(filter(None, parts)), "null")
+    return document(f"{text(report['name'])}: Penstock report", "\n".join(filter(None, parts)), data)
 
 
 def write(path: Path, report: BanditReport) -> None:
@@ -244,46 +249,46 @@ def _against_chance(best: Estimated, chance: Estimated | None) -> tuple[str, str
 # --- simulation -----------------------------------------------------------------------------------------
 
 
-def _rewards(report: BanditReport, simulated: Simulated) -> str:
-    last = counted(simulated["window"], "event")
-    return section(
-        "reward-title",
-        "What each policy earned",
-        f'<p class="hint">Mean reward over the last {last}. Higher is better.</p>',
-        _curves(report, simulated, "window", "Mean reward over a sliding window", higher_is_better=True),
-        '<p class="hint">Mean reward over all events so far. Higher is better.</p>',
-        _curves(report, simulated, "average", "Mean reward since the first event", higher_is_better=True),
+def _view(report: BanditReport, simulated: Simulated) -> View:
+    """Return the curves as a race is drawn from: of rewards first, then of what else is known."""
+    return View(
+        {
+            "name": report["name"],
+            "source": report["source"],
+            "task": "bandit",
+            "events": report["events"],
+            "seconds": report["seconds"],
+            "digest": report["digest"],
+            "version": report["version"],
+            "rejected": report["rejected"],
+            "primary": "reward",
+            "higher_is_better": {"reward": True, "total_reward": True, "regret": False},
+            "window": simulated["window"],
+            "curves": {
+                "events": simulated["events"],
+                "series": simulated["curves"],
+                "baselines": report["baselines"],
+            },
+            "table": report["table"],
+            "drifts": [],
+            "promotions": [],
+            "gate": [],
+            "decisions": [],
+            "notes": [],
+            "marks": report["marks"],
+        }
     )
 
 
-def _regret(report: BanditReport, simulated: Simulated) -> str:
-    return section(
-        "regret-title",
-        "Regret",
-        '<p class="hint">What the best action of each event would have earned more, added up. Lower is '
-        "better; a line that flattens belongs to a policy that has learned.</p>",
-        _curves(report, simulated, "regret", "Regret so far", higher_is_better=False),
-    )
-
-
-def _curves(
-    report: BanditReport,
-    simulated: Simulated,
-    kind: Literal["average", "window", "regret"],
-    title: str,
-    *,
-    higher_is_better: bool,
-) -> str:
-    lines = [
-        Line(
-            name=name,
-            css=_css(report, name),
-            baseline=name in report["baselines"],
-            values=curves[kind],
-        )
-        for name, curves in simulated["curves"].items()
-    ]
-    axis = value_axis(lines, higher_is_better=higher_is_better)
+def _race(view: View) -> str:
+    """One chart, and where there is a script, a choice of what it shows."""
+    title, events = "What each policy earned", view.report["curves"]["events"]
+    if not events or not view.metrics:
+        return section("race-title", title, '<p class="hint">There are no curves: nothing was decided.</p>')
+    metric = view.metrics[0]
+    kind = view.start_kind(metric)
+    lines = view.lines(metric, kind)
+    axis = value_axis(lines, higher_is_better=view.higher(metric))
     flags = [
         Flag(
             event=mark["event"],
@@ -292,26 +297,33 @@ def _curves(
             who="",
             detail=f"event {number(mark['event'])}: {mark['text']}",
         )
-        for mark in report["marks"]
+        for mark in view.report["marks"]
     ]
     ends = (f"{line.name} {number(line.values[-1] if line.values else None)}" for line in lines)
     chart = race_chart(
-        simulated["events"],
+        events,
         lines,
         axis,
-        last=report["events"],
+        last=view.last,
         flags=flags,
         bands=(),
-        title=title,
-        description=f"In the end: {', '.join(ends)}.",
-        key=f"{kind}-",
+        title=f"{capital(metric_name(metric))} of {', '.join(view.drawn)}",
+        description=f"{view.caption(metric, kind)} In the end: {', '.join(ends)}.",
     )
     legend = "".join(
-        f'<li class="{line.css}"{_tooltip(line.name)}>{swatch(line.css)} <bdi>{text(line.name)}</bdi>'
-        f" <small{'' if off_chart(line, axis) else HIDDEN}>off the chart</small></li>"
-        for line in lines
+        f'<li class="{line.css}" data-series="{i}"{_tooltip(line.name)}>{swatch(line.css)}'
+        f"<bdi>{text(line.name)}</bdi>"
+        f"<small{'' if off_chart(line, axis) else HIDDEN}>off the chart</small></li>"
+        for i, line in enumerate(lines)
     )
-    return f'<ul class="legend">{legend}</ul><div class="frame race">{chart}</div>'
+    return section(
+        "race-title",
+        title,
+        f'<p class="hint" id="caption">{text(view.caption(metric, kind))}</p>',
+        '<div class="controls" id="controls" hidden=""></div>',
+        f'<ul class="legend" id="legend">{legend}</ul>',
+        f'<div class="frame race" id="race">{chart}</div>',
+    )
 
 
 def _tooltip(name: str) -> str:

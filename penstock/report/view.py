@@ -29,6 +29,9 @@ _METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "ece": ("calibration error", "How far predicted probabilities are from observed frequencies."),
     "mae": ("mean absolute error", "Mean distance of the prediction from the label, in the label's unit."),
     "rmse": ("RMSE", "Like the mean distance from the label, but large misses weigh more."),
+    "reward": ("mean reward", "What a decision earned on average."),
+    "total_reward": ("cumulative reward", "What all decisions earned, added up."),
+    "regret": ("regret", "How much more the best action of each event would have earned, added up."),
     "r2": ("R²", "Share of the labels' variance that is explained; 0 is as good as their mean."),
 }
 

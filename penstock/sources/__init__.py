@@ -15,6 +15,7 @@ SOURCES: Final[Mapping[str, str]] = {
     "file": "penstock.sources.file:FileSource",
     "river": "penstock.sources.river:RiverSource",
     "memory": "penstock.sources.memory:MemorySource",
+    "kafka": "penstock.kafka.source:KafkaSource",
 }
 
 

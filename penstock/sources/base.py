@@ -22,6 +22,10 @@ class Rejected:
     where: str  # "clicks.jsonl:17"
     data: bytes  # the record as it came
     after: int = field(default=0, compare=False)  # events of its chunk that came before it
+    # What came with a message besides its value: with it, the message can be sent once more as it was.
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int | None = None  # since the Unix epoch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from penstock.codecs.fields import FeatureType
 from penstock.codecs.parquet import Parquet
 from penstock.errors import ConfigError, DataError
 from penstock.events import Task
+from penstock.sources.ahead import read_ahead
 from penstock.sources.base import Chunk, Position
 from penstock.sources.inject import injected
 from penstock.sources.records import RecordFile
@@ -25,6 +26,7 @@ from penstock.sources.streams import ByteStream
 __all__ = ["FileSource"]
 
 _GLOB_CHARACTERS: Final = frozenset("*?[")
+_MIN_AHEAD: Final = 1024  # records of a chunk; less is not worth the passing from thread to thread
 
 
 @dataclass(slots=True)
@@ -142,8 +144,13 @@ class FileSource:
         self._read = injected(self._chunks, inject, task)
 
     def chunks(self, position: Position | None, size: int) -> Iterator[Chunk]:
-        """Read from `position`; see `penstock.sources.base.Source`."""
-        return self._read(position, size)
+        """Read from `position`; see `penstock.sources.base.Source`.
+
+        Large chunks of a file that does not grow are decoded ahead, in a thread of their own.
+        """
+        chunks = self._read(position, size)
+        is_ahead = getattr(self._codec, "is_native", False) and not self._follow and size >= _MIN_AHEAD
+        return read_ahead(chunks) if is_ahead else chunks
 
     def _chunks(self, position: Position | None, size: int) -> Iterator[Chunk]:
         place = self._begin(position)

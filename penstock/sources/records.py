@@ -8,6 +8,7 @@ from typing import Final
 
 from penstock.codecs.base import Codec, Decoded, Framer, Oversize
 from penstock.codecs.framing import Lines
+from penstock.codecs.spans import LineSpans, Spans
 from penstock.errors import DataError
 from penstock.sources.streams import ByteStream
 
@@ -60,7 +61,10 @@ class RecordFile:
             raise DataError(f"{path}: {error}") from None
         self._framer: Framer = codec.framer(max_record_bytes, offset, number)
         # A position behind another byte than a line end is the end of a file that lacked one.
-        self._must_end = isinstance(self._framer, Lines) and self._stream.last_byte not in (b"", b"\n")
+        self._must_end = isinstance(self._framer, (Lines, LineSpans)) and self._stream.last_byte not in (
+            b"",
+            b"\n",
+        )
 
     @property
     def offset(self) -> int:
@@ -95,30 +99,40 @@ class RecordFile:
         """
         if self._codec.needs_header and not self._take_header():
             return None if self._has_ended else (0, self._codec.decode((), str))
-        records, numbers, oversize = self._gather(n)
+        records, number_of, oversize = self._gather(n)
         if not records and oversize is None:
             if self._has_ended:
                 return None
             return 0, self._codec.decode((), str)
-        batch, rejected = self._codec.decode(records, lambda i: f"{self._path}:{numbers[i]}")
+        batch, rejected = self._codec.decode(records, lambda i: f"{self._path}:{number_of(i)}")
         if oversize is not None:
             rejected += (oversize.rejected(self._limit, f"{self._path}:{oversize.number}", len(batch)),)
         return len(records) + (oversize is not None), (batch, rejected)
 
-    def _gather(self, n: int) -> tuple[list[bytes], Sequence[int], Oversize | None]:
-        """Return the next records; fewer than `n` only if there are no more by now, or for their size."""
-        records, numbers, oversize = self._framer.take(n)
-        numbers = list(numbers)
-        n_bytes = sum(map(len, records))
-        while len(records) < n and oversize is None and n_bytes < _CHUNK_BYTES and self._feed():
-            frames = self._framer.take(n - len(records))
-            records += frames.records
-            numbers += frames.numbers
-            oversize = frames.oversize
-            n_bytes += sum(map(len, frames.records))
-        if not records and oversize is None and self._damage is not None:
+    def _gather(self, n: int) -> tuple[Sequence[bytes], Callable[[int], int], Oversize | None]:
+        """Return the next records; fewer than `n` only if there are no more by now, or for their size.
+
+        With them, what tells the number of record i.
+        """
+        frames = self._framer.take(n)
+        taken = [frames]
+        n_records, n_bytes = len(frames.records), _n_bytes(frames.records)
+        while n_records < n and frames.oversize is None and n_bytes < _CHUNK_BYTES and self._feed():
+            frames = self._framer.take(n - n_records)
+            taken.append(frames)
+            n_records += len(frames.records)
+            n_bytes += _n_bytes(frames.records)
+        if not n_records and frames.oversize is None and self._damage is not None:
             raise DataError(f"{self._path}: {self._damage} (behind record {self.number})")
-        return records, numbers, oversize
+
+        def number_of(i: int) -> int:
+            for part in taken:
+                if i < len(part.numbers):
+                    return int(part.numbers[i])
+                i -= len(part.numbers)
+            raise IndexError(i)
+
+        return _joined([part.records for part in taken]), number_of, frames.oversize
 
     def _feed(self) -> bool:
         """Hand the framer the next piece of the file; return whether there was one."""
@@ -148,12 +162,12 @@ class RecordFile:
 
     def _take_header(self) -> bool:
         """Take the first record for the codec's header; return whether it was there."""
-        records, numbers, oversize = self._gather(1)
+        records, number_of, oversize = self._gather(1)
         if oversize is not None:
             raise DataError(f"{self._path}:{oversize.number}: the header has more than {self._limit} bytes")
         if not records:
             return False
-        self._codec = self._codec.with_header(records[0], f"{self._path}:{numbers[0]}")
+        self._codec = self._codec.with_header(records[0], f"{self._path}:{number_of(0)}")
         return True
 
     def _read_header(self) -> Codec:
@@ -170,3 +184,17 @@ class RecordFile:
             if not first._take_header():
                 raise DataError(f"{self._path}: has no header, and the position is behind it")
         return first._codec
+
+
+def _n_bytes(records: Sequence[bytes]) -> int:
+    return records.n_bytes if isinstance(records, Spans) else sum(map(len, records))
+
+
+def _joined(parts: Sequence[Sequence[bytes]]) -> Sequence[bytes]:
+    if not isinstance(parts[0], Spans):
+        return [record for part in parts for record in part]
+    joined = Spans()
+    for part in parts:
+        assert isinstance(part, Spans)  # of the same framer
+        joined.extend(part)
+    return joined

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from penstock.bandits import POLICIES, FrozenPolicy, Policy, build, load_policy
+from penstock.bandits.base import Corrects
 from penstock.decisions import Logged, Offers, draw
 from penstock.registry import resolve
 from penstock.state import Opaque, State, digest
@@ -447,6 +448,27 @@ def check_bounded_memory(case: Case) -> None:
         )
         sizes.append(size_of(policy.state()))
     assert sizes[2] <= 1.02 * sizes[0] + 16
+
+
+def check_corrections(case: Case) -> None:
+    """Who says that rewards can be exchanged is as if the right ones had been learned; others refuse."""
+    policy, twin = case.build(), case.build()
+    if not isinstance(policy, Corrects):
+        return
+    right = replace(log(), rewards=1.0 - 0.5 * log().rewards)
+    policy.learn(log())
+    twin.learn(right)
+    if not policy.corrects:
+        with pytest.raises(ValueError, match="can be corrected"):
+            policy.correct(log(), log().rewards, right.rewards)
+        return
+    policy.correct(log(), log().rewards, right.rewards)
+    for name, value in twin.state().items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_allclose(policy.state()[name], value, rtol=1e-9, atol=1e-9, err_msg=name)
+        else:
+            assert policy.state()[name] == value
+    same(policy.freeze().probabilities(log().offers), policy.probabilities(log().offers))
 
 
 def check_beats_uniform(case: Case) -> None:

@@ -477,6 +477,17 @@ def test_crosses_let_a_shared_model_tell_contexts_apart():
         assert (got == expected) == crosses
 
 
+def test_actions_teach_the_shared_part_though_a_context_says_nothing():
+    rng = np.random.default_rng(3)
+    z, rewards = rng.normal(size=(40, 2, 3)), rng.normal(size=40)
+    log = log_of(np.zeros((40, 1)), np.zeros(40, np.int64), rewards, 2, z=z)
+    policy = build("hybrid_linucb", intercept=False)
+    policy.learn(log)
+    played = z[:, 0]
+    mean = np.linalg.solve(np.eye(3) + played.T @ played, played.T @ rewards)
+    np.testing.assert_allclose(policy.state()["common/mean"][0], mean, rtol=1e-9)
+
+
 def test_a_feature_twice_counts_as_its_sum():
     once = Features(np.array([0, 1]), np.array([5], np.uint32), np.array([3.0]), np.zeros(1, np.uint32))
     twice = Features(

@@ -16,7 +16,7 @@ from penstock.bandits.terms import Terms
 from penstock.codecs.decision_table import DecisionTable, table_rows
 from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError
-from penstock.shadow import Gate
+from penstock.gate import Gate
 from penstock.sources.decision_log import read_log
 from penstock.state import digest
 

@@ -13,7 +13,11 @@ HOSTILE = ["</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>
 
 
 def curves(level):
-    return {"average": [0.0, level], "window": [None, level], "regret": [10.0, 100 * (1 - level)]}
+    return {
+        "reward": {"average": [0.0, level], "window": [None, level]},
+        "total_reward": {"average": [0.0, 100 * level], "window": [None, 10 * level]},
+        "regret": {"average": [50.0, 100 * (1 - level)], "window": [10.0, 10 * (1 - level)]},
+    }
 
 
 def simulated():
@@ -132,7 +136,7 @@ def test_ids_are_unique_and_images_are_described(report):
     assert len(ids) == len(set(ids))
     assert {name for e in page.iter() for name in (e.get("aria-labelledby") or "").split()} <= set(ids)
     images = [e for e in page.iter("svg") if e.get("role") == "img"]
-    assert len(images) == (5 if report["simulated"] else 3)
+    assert len(images) == 3
     assert all(image.findtext("title") and image.findtext("desc") for image in images)
 
 
@@ -164,8 +168,35 @@ def test_it_warns_if_no_policy_beats_a_baseline():
 
 def test_the_drift_is_marked_in_every_chart_of_a_simulation():
     page = parsed(render(simulated()))
-    assert len([e for e in page.iter("svg") if e.get("class") == "flag mark"]) == 3
+    assert len([e for e in page.iter("svg") if e.get("class") == "flag mark"]) == 1
     assert len([e for e in page.iter("line") if e.get("class") == "needed"]) == 2
+
+
+def embedded(report):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', render(report))
+    return json.loads(found[1])
+
+
+def test_the_script_gets_every_metric_of_every_policy_so_far_and_lately():
+    data = embedded(simulated())
+    assert [metric["label"] for metric in data["metrics"]] == ["mean reward", "cumulative reward", "regret"]
+    assert [series["name"] for series in data["series"]] == ["good", "bad", "uniform", "best_fixed"]
+    exponent, values = data["series"][0]["values"][1][0]
+    assert [value / 10**exponent for value in values] == [0.0, 80.0]
+    assert data["kind"] == 1  # lately, which shows change
+    captions = data["metrics"][2]["captions"]
+    assert captions[0].startswith("Regret over all events so far.")
+    assert captions[1].startswith("Regret over the last 10 events.")
+    assert all(caption.endswith("Lower is better.") for caption in captions)
+    assert embedded(on_log()) is None
+
+
+def test_there_is_a_place_for_what_the_script_adds():
+    page = parsed(render(simulated()))
+    ids = {element.get("id") for element in page.iter()}
+    assert {"caption", "controls", "legend", "race", "plot", "grid", "plot-title", "plot-desc"} <= ids
+    series = [element.get("data-series") for element in page.find(".//ul[@id='legend']")]
+    assert series == ["0", "1", "2", "3"]
 
 
 def test_areas_are_the_shares():
@@ -264,7 +295,10 @@ def test_names_are_text_wherever_they_stand(name):
 def test_any_numbers_make_a_page(a, b, c):
     report, log = simulated(), on_log()
     report["table"]["good"] = {"reward": a, "window_reward": b, "regret": c}
-    report["simulated"]["curves"]["good"] = {"average": [a, b], "window": [b, c], "regret": [c, a]}
+    report["simulated"]["curves"]["good"] = {
+        "reward": {"average": [a, b], "window": [b, c]},
+        "regret": {"average": [c, a], "window": [a, a]},
+    }
     log["log"]["estimates"][0] |= {"value": a, "lower": b, "upper": c}
     log["table"]["good"] |= {"dr": a, "dr_lower": b, "dr_upper": c}
     for page in (render(report), render(log)):

@@ -1,0 +1,462 @@
+// One JSON record to hashed features and what else an event has, in one pass.
+//
+// Does what `orjson.loads`, `penstock.codecs.fields` and `features.encode_rows` do one after the other, for
+// the records that they accept; anything out of the ordinary is declined and left to them.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "hashing.hpp"
+#include "json_text.hpp"
+#include "records.hpp"
+
+namespace penstock {
+
+constexpr int kMaxDepth = 30;          // of containers inside a row: what is deeper is declined
+constexpr size_t kKnownNames = 4096;   // whose hashes are kept
+constexpr double kMaxMagnitude = 1e18;
+
+// Where a name stands decides what it can mean.
+enum class Level : uint8_t { kRecord, kRow, kInside };
+
+// What a field of a record is.
+enum class Role : uint8_t { kNone, kLabel, kWeight, kTime, kId, kContainer };
+
+// How a feature is read.
+enum class Reading : uint8_t { kAsItIs, kLeftOut, kNumber, kCategory };
+
+struct Plan {
+    Labels labels = Labels::kBinary;
+    bool requires_label = true;
+    bool takes_feedback = false;     // whether a mapping in the container makes a record feedback
+    bool requires_container = false;
+    std::string negative, positive;  // of kClasses
+    std::string container;           // empty: there is none
+    std::string told[5];             // names of label, weight, time and id, by their role; empty: not told
+    std::vector<std::pair<std::string, Reading>> readings;
+};
+
+// A name that has been seen before. Records of one stream have the same names in the same order, mostly:
+// each remembers which one came next, so that comparing bytes replaces reading, hashing and looking up.
+struct Name {
+    const char* text = nullptr;
+    uint32_t length = 0;
+    uint32_t seed = 0;
+    uint32_t index = 0;
+    Level level = Level::kInside;
+    Role role = Role::kNone;
+    Reading reading = Reading::kAsItIs;
+    bool is_told = false;    // the role, by the configuration
+    bool is_plain = false;   // in JSON it looks like itself
+    Name* next = nullptr;    // the one that followed
+    Name* inner = nullptr;   // the first one in its value
+    uint64_t seen_in = 0;    // the last object that has it
+};
+
+struct Scalar {
+    enum Kind { kMissing, kFalse, kTrue, kInteger, kDecimal, kText, kOther } kind = kMissing;
+    double number = 0.0;
+    std::string_view text;  // as it stands in the record
+};
+
+class Reader : public EventReader {
+  public:
+    Plan plan;
+
+    Reader() { known_.reserve(kKnownNames); }  // they point to one another
+
+  private:
+    using At = const char*;
+
+    bool read_record(At at, size_t length) override {
+        end_ = at + length;
+        first_entry_ = events.indices.size();
+        has_container_ = false;
+        loose_.clear();
+        open_seeds_.clear();
+        for (Scalar& role : told_) role = Scalar{};
+        std::fill(std::begin(usual_), std::end(usual_), nullptr);
+        at = skip_space(at, end_);
+        if (at == end_ || *at != '{') return false;
+        at = read_object(at + 1, 0, 0, 0, Level::kRecord, &root_);
+        if (at == nullptr || skip_space(at, end_) != end_) return false;
+        return take_roles();
+    }
+
+    // Members up to the closing brace; the opening one lies before `at`.
+    At read_object(At at, uint32_t seed, uint32_t space, int depth, Level level, Name** first) {
+        const uint64_t object = ++n_objects_;
+        const size_t n_loose = loose_.size();
+        Name spare;
+        Name** expected = first;
+        at = skip_space(at, end_);
+        if (at != end_ && *at == '}') return at + 1;
+        if (level == Level::kInside) {
+            // Under an empty name its names would be those of an object around it, and be taken for repeated.
+            if (std::find(open_seeds_.begin(), open_seeds_.end(), seed) != open_seeds_.end()) return nullptr;
+            open_seeds_.push_back(seed);
+        }
+        while (true) {
+            Name* name = nullptr;
+            at = read_name(at, seed, level, expected, &spare, &name);
+            if (at == nullptr) return nullptr;
+            if (name == &spare) {
+                for (size_t i = n_loose; i < loose_.size(); ++i) {
+                    if (loose_[i] == spare.index) return nullptr;
+                }
+                loose_.push_back(spare.index);
+                if (loose_.size() - n_loose > kMaxLoose) return nullptr;
+            } else if (name->seen_in == object) {
+                return nullptr;  // twice: the last one counts
+            }
+            name->seen_in = object;
+            at = skip_space(at, end_);
+            if (at == end_ || *at != ':') return nullptr;
+            at = skip_space(at + 1, end_);
+            if (at == end_) return nullptr;
+            at = level == Level::kInside ? read_feature(at, name->index, name->index, space, depth, &name->inner)
+                                         : read_field(at, *name, depth);
+            if (at == nullptr) return nullptr;
+            expected = &name->next;
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == '}') break;
+            if (*at != ',') return nullptr;
+            at = skip_space(at + 1, end_);
+        }
+        loose_.resize(n_loose);
+        if (level == Level::kInside) open_seeds_.pop_back();
+        return at + 1;
+    }
+
+    At read_name(At at, uint32_t seed, Level level, Name** expected, Name* spare, Name** result) {
+        if (at == end_ || *at != '"') return nullptr;
+        ++at;
+        const Name* guess = *expected;
+        if (guess != nullptr && guess->is_plain && guess->seed == seed && guess->level == level &&
+            end_ - at > static_cast<ptrdiff_t>(guess->length) && at[guess->length] == '"' &&
+            std::memcmp(at, guess->text, guess->length) == 0) {
+            *result = *expected;
+            return at + guess->length + 1;
+        }
+        std::string_view text;
+        const At behind = read_string(at, end_, scratch_, text);
+        if (behind == nullptr) return nullptr;
+        const uint32_t index = hash_name(text.data(), text.size(), seed);
+        Name* name = find(text, index, seed, level);
+        if (name == nullptr) {
+            *spare = new_name(text, index, seed, level);
+            *result = spare;
+        } else {
+            *expected = name;
+            *result = name;
+        }
+        return behind;
+    }
+
+    // The name in the table, put there if it was not; nullptr if the table is full.
+    Name* find(std::string_view text, uint32_t index, uint32_t seed, Level level) {
+        uint32_t slot = (index ^ static_cast<uint32_t>(level)) * 0x9E3779B1u;
+        for (slot >>= 32 - kSlotBits; slots_[slot] != nullptr; slot = (slot + 1) % kSlots) {
+            Name* name = slots_[slot];
+            if (name->index == index && name->seed == seed && name->level == level &&
+                std::string_view(name->text, name->length) == text) {
+                return name;
+            }
+        }
+        if (known_.size() == kKnownNames || text.size() > kLongestName) return nullptr;
+        texts_.emplace_back(text);
+        known_.push_back(new_name(texts_.back(), index, seed, level));
+        return slots_[slot] = &known_.back();
+    }
+
+    Name new_name(std::string_view text, uint32_t index, uint32_t seed, Level level) const {
+        Name name;
+        name.text = text.data();
+        name.length = static_cast<uint32_t>(text.size());
+        name.index = index;
+        name.seed = seed;
+        name.level = level;
+        // It was valid UTF-8 when it was read; what is left is what only an escape can bring in.
+        name.is_plain = std::all_of(text.begin(), text.end(), [](char c) {
+            return c != '"' && c != '\\' && static_cast<unsigned char>(c) >= ' ';
+        });
+        if (level == Level::kInside) return name;
+        for (const auto& [feature, reading] : plan.readings) {
+            if (feature == text) name.reading = reading;
+        }
+        if (level == Level::kRow) return name;
+        static constexpr std::string_view usual[5] = {"", "", "weight", "time", "id"};
+        for (size_t i = 1; i < 5; ++i) {
+            const bool is_told = !plan.told[i].empty();
+            if (is_told ? plan.told[i] != text : !plan.takes_feedback || usual[i] != text || text.empty()) continue;
+            name.role = static_cast<Role>(i);
+            name.is_told = is_told;
+        }
+        if (!plan.container.empty() && plan.container == text) name.role = Role::kContainer;
+        return name;
+    }
+
+    // A value of the record or of its row.
+    At read_field(At at, Name& name, int depth) {
+        if (name.level == Level::kRecord) {
+            if (name.role == Role::kContainer) {
+                if (*at == '{') {
+                    events.truncate(first_entry_);  // the rest of the record was taken for features
+                    has_container_ = true;
+                    return read_object(at + 1, 0, 0, 0, Level::kRow, &name.inner);
+                }
+                if (plan.requires_container) return nullptr;
+            } else if (name.is_told) {
+                return read_scalar(at, told_[static_cast<size_t>(name.role)]);
+            } else if (name.role != Role::kNone) {
+                usual_[static_cast<size_t>(name.role)] = at;
+            }
+            if (has_container_) return skip_value(at, depth);
+        }
+        switch (name.reading) {
+            case Reading::kAsItIs: return read_feature(at, name.index, name.index, 0, depth, &name.inner);
+            case Reading::kLeftOut: return skip_value(at, depth);
+            default: return read_as(at, name);
+        }
+    }
+
+    // A feature that the configuration says how to read.
+    At read_as(At at, const Name& name) {
+        Scalar value;
+        const At behind = read_scalar(at, value);
+        if (behind == nullptr || value.kind == Scalar::kMissing) return behind;
+        const bool is_number = value.kind == Scalar::kInteger || value.kind == Scalar::kDecimal;
+        if (name.reading == Reading::kNumber) {
+            return is_number && add_number(value.number, name.index, 0) ? behind : nullptr;
+        }
+        if (value.kind == Scalar::kDecimal || value.kind == Scalar::kOther || is_minus_zero(value)) return nullptr;
+        add(hash_name(value.text.data(), value.text.size(), name.index), 1.0, 0);
+        return behind;
+    }
+
+    // A value under a name: a number goes to `index`, categories and inner names are seeded with `seed`.
+    At read_feature(At at, uint32_t index, uint32_t seed, uint32_t space, int depth, Name** inner) {
+        switch (*at) {
+            case '"': {
+                std::string_view text;
+                at = read_string(at + 1, end_, scratch_, text);
+                if (at != nullptr) add(hash_name(text.data(), text.size(), seed), 1.0, space);
+                return at;
+            }
+            case '{':
+                if (depth >= kMaxDepth) return nullptr;
+                return read_object(at + 1, seed, depth == 0 ? seed : space, depth + 1, Level::kInside, inner);
+            case '[':
+                if (depth >= kMaxDepth) return nullptr;
+                return read_list(at + 1, index, seed, space, depth + 1, inner);
+            case 't':
+                at = read_word(at, "true");
+                if (at != nullptr) add(index, 1.0, space);
+                return at;
+            case 'f': return read_word(at, "false");
+            case 'n': return read_word(at, "null");
+            default: {
+                Number number;
+                at = read_number(at, end_, number);
+                return at != nullptr && add_number(number.value, index, space) ? at : nullptr;
+            }
+        }
+    }
+
+    At read_list(At at, uint32_t index, uint32_t seed, uint32_t space, int depth, Name** inner) {
+        at = skip_space(at, end_);
+        if (at != end_ && *at == ']') return at + 1;
+        for (uint32_t i = 0;; ++i) {
+            if (at == end_) return nullptr;
+            at = read_feature(at, index + i, seed, space, depth, inner);
+            if (at == nullptr) return nullptr;
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == ']') return at + 1;
+            if (*at != ',') return nullptr;
+            at = skip_space(at + 1, end_);
+        }
+    }
+
+    // Any value, checked and left out.
+    At skip_value(At at, int depth) {
+        if (at == end_) return nullptr;
+        const bool is_object = *at == '{';
+        if (!is_object && *at != '[') {
+            Scalar ignored;
+            return read_scalar(at, ignored);
+        }
+        if (depth >= kMaxDepth) return nullptr;
+        const char closing = is_object ? '}' : ']';
+        at = skip_space(at + 1, end_);
+        if (at != end_ && *at == closing) return at + 1;
+        while (true) {
+            if (is_object) {
+                std::string_view name;
+                if (at == end_ || *at != '"') return nullptr;
+                at = read_string(at + 1, end_, scratch_, name);
+                if (at == nullptr) return nullptr;
+                at = skip_space(at, end_);
+                if (at == end_ || *at != ':') return nullptr;
+                at = skip_space(at + 1, end_);
+            }
+            at = skip_value(at, depth + 1);
+            if (at == nullptr) return nullptr;
+            at = skip_space(at, end_);
+            if (at == end_) return nullptr;
+            if (*at == closing) return at + 1;
+            if (*at != ',') return nullptr;
+            at = skip_space(at + 1, end_);
+        }
+    }
+
+    // A value that is no container; a container is declined. Text with escapes is kOther.
+    At read_scalar(At at, Scalar& value) {
+        const At first = at;
+        switch (*at) {
+            case '"':
+                at = read_string(first + 1, end_, scratch_, value.text);
+                if (at == nullptr) return nullptr;
+                value.kind = value.text.data() == first + 1 ? Scalar::kText : Scalar::kOther;
+                return at;
+            case 't': value.kind = Scalar::kTrue; at = read_word(at, "true"); break;
+            case 'f': value.kind = Scalar::kFalse; at = read_word(at, "false"); break;
+            case 'n': value.kind = Scalar::kMissing; at = read_word(at, "null"); break;
+            default: {
+                Number number;
+                at = read_number(at, end_, number);
+                if (at == nullptr) return nullptr;
+                value.kind = number.is_integer ? Scalar::kInteger : Scalar::kDecimal;
+                value.number = number.value;
+            }
+        }
+        if (at != nullptr) value.text = std::string_view(first, static_cast<size_t>(at - first));
+        return at;
+    }
+
+    At read_word(At at, std::string_view word) const {
+        if (static_cast<size_t>(end_ - at) < word.size() || std::memcmp(at, word.data(), word.size()) != 0) return nullptr;
+        return at + word.size();
+    }
+
+    static bool is_minus_zero(const Scalar& value) { return value.kind == Scalar::kInteger && value.text == "-0"; }
+
+    // Label, weight, time and id, once all of the record is known.
+    bool take_roles() {
+        if (plan.requires_container && !has_container_) return false;
+        const bool is_feedback = has_container_ && plan.takes_feedback;
+        double label = std::numeric_limits<double>::quiet_NaN();
+        double weight = 1.0, time = std::numeric_limits<double>::quiet_NaN();
+        std::string_view text, date, id;
+        if (!take_label(told_[1], label, text)) return false;
+        for (size_t i = 2; i < 5; ++i) {
+            Scalar& value = told_[i];
+            const bool is_told = !plan.told[i].empty();
+            if (!is_told && is_feedback && usual_[i] != nullptr && read_scalar(usual_[i], value) == nullptr) return false;
+            if (value.kind == Scalar::kMissing) {
+                if (is_told) return false;
+                continue;
+            }
+            const bool is_number = value.kind == Scalar::kInteger || value.kind == Scalar::kDecimal;
+            switch (static_cast<Role>(i)) {
+                case Role::kWeight:
+                    if (!is_number || value.number < 0.0) return false;
+                    weight = value.number;
+                    break;
+                case Role::kTime:
+                    if (is_number) {
+                        time = value.number;
+                    } else if (value.kind == Scalar::kText) {
+                        date = value.text;
+                        if (date.empty()) return false;
+                    } else {
+                        return false;
+                    }
+                    break;
+                default:
+                    if ((value.kind != Scalar::kText && value.kind != Scalar::kInteger) || is_minus_zero(value)) return false;
+                    id = value.text;
+                    events.has_ids = true;
+            }
+        }
+        if (date.data() != nullptr) events.dates.emplace_back(static_cast<int64_t>(events.kept.size()), date);
+        events.labels.push_back(label);
+        if (plan.labels == Labels::kMulticlass) events.classes.push_back(text);
+        events.weights.push_back(weight);
+        events.times.push_back(time);
+        events.ids.push_back(id);
+        return true;
+    }
+
+    bool take_label(const Scalar& value, double& label, std::string_view& name) const {
+        if (value.kind == Scalar::kMissing) return !plan.requires_label;
+        const bool is_number = value.kind == Scalar::kInteger || value.kind == Scalar::kDecimal;
+        switch (plan.labels) {
+            case Labels::kBinary:
+                if (value.kind == Scalar::kTrue || value.kind == Scalar::kFalse) {
+                    label = value.kind == Scalar::kTrue ? 1.0 : 0.0;
+                } else if (is_number && (std::fabs(value.number) == 1.0 || value.number == 0.0)) {
+                    label = value.number == 1.0 ? 1.0 : 0.0;
+                } else {
+                    return false;
+                }
+                return true;
+            case Labels::kRegression:
+                label = value.number;
+                return is_number && std::fabs(value.number) <= 1e100;
+            default: break;
+        }
+        if (value.kind == Scalar::kDecimal || value.kind == Scalar::kOther || value.text.empty() || is_minus_zero(value)) {
+            return false;
+        }
+        name = value.text;
+        if (plan.labels == Labels::kMulticlass) return true;
+        label = name == plan.positive ? 1.0 : 0.0;
+        return name == plan.positive || name == plan.negative;
+    }
+
+    bool add_number(double value, uint32_t index, uint32_t space) {
+        if (!(std::fabs(value) <= kMaxMagnitude)) return false;
+        if (value != 0.0) add(index, value, space);
+        return true;
+    }
+
+    void add(uint32_t index, double value, uint32_t space) {
+        events.indices.push_back(index);
+        events.values.push_back(value);
+        events.namespaces.push_back(space);
+    }
+
+    static constexpr int kSlotBits = 14;
+    static constexpr size_t kSlots = size_t{1} << kSlotBits;  // four times the names
+    static constexpr size_t kMaxLoose = 512;                  // names of one object that are not in the table
+    static constexpr size_t kLongestName = 256;
+
+    std::vector<Name> known_;
+    std::deque<std::string> texts_;
+    std::vector<Name*> slots_ = std::vector<Name*>(kSlots);
+    std::vector<uint32_t> loose_;  // indices of the names of the open objects that are not in the table
+    std::vector<uint32_t> open_seeds_;
+    Name* root_ = nullptr;         // the first name of a record
+    uint64_t n_objects_ = 0;
+    std::string scratch_;
+
+    // Of the record that is being read:
+    const char* end_ = nullptr;
+    size_t first_entry_ = 0;
+    bool has_container_ = false;
+    Scalar told_[5];
+    const char* usual_[5] = {};
+};
+
+}  // namespace penstock

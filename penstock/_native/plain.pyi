@@ -1,0 +1,3 @@
+from typing import Any
+
+def copied(row: dict[Any, Any]) -> dict[str, Any] | None: ...

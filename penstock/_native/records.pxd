@@ -1,0 +1,58 @@
+from libc.stdint cimport int64_t, uint32_t
+from libcpp cimport bool as flag
+from libcpp.memory cimport unique_ptr
+from libcpp.pair cimport pair
+from libcpp.vector cimport vector
+
+
+cdef extern from "<string_view>" namespace "std" nogil:
+    cdef cppclass string_view:
+        string_view()
+        string_view(const char* data, size_t size)
+        const char* data()
+        size_t size()
+
+
+cdef extern from "records.hpp" namespace "penstock" nogil:
+    enum class Labels(int):
+        kBinary
+        kClasses
+        kMulticlass
+        kRegression
+
+    cppclass Events:
+        vector[int64_t] ends
+        vector[uint32_t] indices
+        vector[double] values
+        vector[uint32_t] namespaces
+        vector[double] labels
+        vector[string_view] classes
+        vector[double] weights
+        vector[double] times
+        vector[string_view] ids
+        vector[pair[int64_t, string_view]] dates
+        vector[int64_t] kept
+        vector[int64_t] declined
+        flag has_ids
+        void clear()
+
+    cppclass EventReader:
+        Events events
+        void read(const string_view* records, size_t n) except +
+
+
+cdef class Records:
+    """Reads the records that need no special care, and says which others there are."""
+    cdef unique_ptr[EventReader] _reader  # set by the format
+    cdef flag _has_classes
+    cdef flag _has_ids
+    cdef flag _is_busy
+
+    cdef object _columns(self, Events* events)
+
+
+cdef Labels labels_of(str task) except *
+
+cdef object column(const void* data, size_t size, object dtype)
+
+cdef int copy(object array, const void* data, size_t size) except -1

@@ -1,0 +1,135 @@
+"""Records in, columns of events out: what the kernels of JSON and CSV have in common."""
+
+import numpy as np
+
+from penstock.events import Features
+
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.string cimport memcpy
+
+
+cdef dict _LABELS = {
+    "binary": <int>Labels.kBinary,
+    "multiclass": <int>Labels.kMulticlass,
+    "regression": <int>Labels.kRegression,
+}
+
+
+cdef Labels labels_of(str task) except *:
+    return <Labels><int>_LABELS[task]
+
+
+cdef class Records:
+    def read(self, list records not None):
+        """Read what can be read.
+
+        Parameters
+        ----------
+        records : list of bytes, length n
+            Or of (bytes, int64 of shape (m, 2)), which are m records each: where in the bytes they begin and
+            end.
+
+        Returns
+        -------
+        None
+            If another thread is in here.
+        features : Features
+            Of the events read, in order.
+        labels : float64, or object (str)
+        weights, times : float64
+            As in `penstock.events.Batch`.
+        ids : list of str, or None
+        dates : list of (int, str)
+            Times that are text, and the event they are of.
+        kept, declined : int64
+            Numbers of the records read, and of those that somebody else has to look at; together they are n.
+        """
+        cdef vector[string_view] views
+        cdef EventReader* reader = self._reader.get()
+        if self._is_busy:
+            return None
+        if reader == NULL:
+            raise TypeError("this reader has no format")
+        for record in records:
+            if type(record) is tuple:
+                _add_spans(record[0], record[1], views)
+            elif type(record) is bytes:
+                views.push_back(string_view(PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)))
+            else:
+                raise TypeError(f"expected bytes, got {type(record).__name__}")
+        self._is_busy = True
+        try:
+            with nogil:
+                reader.read(views.data(), views.size())
+            return self._columns(&reader.events)
+        finally:
+            self._is_busy = False
+            reader.events.clear()
+
+    cdef object _columns(self, Events* events):
+        cdef Py_ssize_t i
+        cdef Py_ssize_t n = events.kept.size()
+        cdef size_t n_entries = events.indices.size()
+        indptr = np.zeros(n + 1, np.int64)
+        copy(indptr[1:], events.ends.data(), n * sizeof(int64_t))
+        features = Features(
+            indptr,
+            column(events.indices.data(), n_entries, np.uint32),
+            column(events.values.data(), n_entries, np.float64),
+            column(events.namespaces.data(), n_entries, np.uint32)
+            if events.namespaces.size()
+            else np.zeros(n_entries, np.uint32),
+        )
+        if self._has_classes:
+            labels = np.empty(n, object)
+            labels[:] = [_text(events.classes[i]) for i in range(n)]
+        else:
+            labels = column(events.labels.data(), n, np.float64)
+        ids = None
+        if self._has_ids:
+            ids = [_text(events.ids[i]) for i in range(n)] if events.has_ids else [""] * n
+        return (
+            features,
+            labels,
+            column(events.weights.data(), n, np.float64),
+            column(events.times.data(), n, np.float64),
+            ids,
+            [(events.dates[i].first, _text(events.dates[i].second)) for i in range(<Py_ssize_t>events.dates.size())],
+            column(events.kept.data(), n, np.int64),
+            column(events.declined.data(), events.declined.size(), np.int64),
+        )
+
+
+cdef int _add_spans(bytes block, const int64_t[:, ::1] spans, vector[string_view]& views) except -1:
+    cdef Py_ssize_t i
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(block)
+    if spans.shape[1] != 2:
+        raise ValueError(f"expected spans of shape (m, 2), got (m, {spans.shape[1]})")
+    for i in range(spans.shape[0]):
+        if not 0 <= spans[i, 0] <= spans[i, 1] <= size:
+            raise ValueError(f"bytes {spans[i, 0]} to {spans[i, 1]} are not in a block of {size}")
+        views.push_back(string_view(PyBytes_AS_STRING(block) + spans[i, 0], spans[i, 1] - spans[i, 0]))
+    return 0
+
+
+cdef inline str _text(string_view text):
+    return PyUnicode_DecodeUTF8(text.data(), text.size(), NULL)
+
+
+cdef object column(const void* data, size_t size, object dtype):
+    """Copy so many elements."""
+    array = np.empty(size, dtype)
+    copy(array, data, array.nbytes)
+    return array
+
+
+cdef int copy(object array, const void* data, size_t size) except -1:
+    """Copy so many bytes, which `array` has room for."""
+    cdef Py_buffer view
+    if size:
+        PyObject_GetBuffer(array, &view, PyBUF_WRITABLE)
+        memcpy(view.buf, data, size)
+        PyBuffer_Release(&view)
+    return 0

@@ -1,0 +1,312 @@
+"""What ``penstock run --dry-run`` does: everything that a run needs at its start, looked at beforehand.
+
+Nothing is learned, and nothing stays behind: a file is made and removed in each directory that is to be
+written to, and topics are asked for, not made.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from penstock import checkpoints, journal, runner
+from penstock.bandit_config import BanditPipeline, Followed
+from penstock.checkpoints import Checkpoint
+from penstock.config import Component
+from penstock.errors import ConfigError, DataError, InUse, PenstockError, ServiceError, StoreError
+from penstock.outputs_config import MonitorSpec, ToTopics
+from penstock.runner import AnyPipeline
+from penstock.state import section
+from penstock.tensors import signing_key
+
+if TYPE_CHECKING:
+    from penstock.kafka.client import Connection
+
+__all__ = ["Check", "checks", "worse"]
+
+_ANSWER_S: Final = 10.0  # for a broker, if the source does not say
+_PROBE: Final = b"\0" * 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    what : str
+    found : str
+        What is there, in a few words; empty if there is a problem.
+    problem : PenstockError or None
+    """
+
+    what: str
+    found: str = ""
+    problem: PenstockError | None = None
+
+    def line(self) -> str:
+        """Say it in one line.
+
+        Examples
+        --------
+        >>> print(Check(what="checkpoint", found="event 17").line())
+        ok       checkpoint      event 17
+        """
+        if self.problem is None:
+            return f"ok       {self.what:15} {self.found}".rstrip()
+        return f"problem  {self.what:15} {' '.join(str(self.problem).split())}"
+
+
+def worse(code: int, problem: PenstockError) -> int:
+    """Return the exit code after one more problem: 2 if the configuration is to blame for any, or else 4."""
+    return 2 if isinstance(problem, ConfigError) or code == ConfigError.exit_code else ServiceError.exit_code
+
+
+def checks(read: Callable[[], AnyPipeline], *, standby: bool = False) -> Iterator[Check]:
+    """Look at one thing after the other.
+
+    Parameters
+    ----------
+    read : callable
+        Gives the pipeline, or raises what is wrong with it.
+    standby : bool
+        Whether another run may use the checkpoint, as with ``--standby``.
+    """
+    try:
+        pipeline = read()
+        runner.check_opaque(pipeline)
+        engine, source = runner.parts(pipeline)
+    except PenstockError as error:
+        yield Check(what="configuration", problem=error)
+        return
+    yield Check(what="configuration", found=f"{pipeline.name}, {pipeline.task}")
+    for what, path in _directories(pipeline, source):
+        yield _checked(what, _writable, path)
+    saved: list[Checkpoint | None] = []
+    if pipeline.checkpoint is not None:
+        yield _checked("lock", _lock, pipeline, standby)
+        yield _checked("checkpoint", _checkpoint, pipeline, engine, saved)
+    position = saved[0].position if saved and saved[0] is not None else None
+    yield from _source(pipeline, source, position)
+    yield from _topics(pipeline)
+    if pipeline.monitor is not None:
+        yield _checked("monitor", _port, pipeline.monitor, standby)
+
+
+def _checked(what: str, look: Callable[..., str], *arguments: Any) -> Check:
+    try:
+        return Check(what=what, found=look(*arguments))
+    except PenstockError as error:
+        return Check(what=what, problem=error)
+
+
+def _directories(pipeline: AnyPipeline, source: Any) -> Iterator[tuple[str, Path]]:
+    """Give every directory that a run writes to."""
+    if pipeline.checkpoint is not None:
+        yield "directory", pipeline.checkpoint.path.parent
+    if pipeline.snapshots is not None:
+        yield "snapshots", pipeline.snapshots.path
+    if isinstance(path := getattr(source, "journal_path", None), Path):
+        yield "journal", path
+    if pipeline.dead_letters.path is not None:
+        yield "dead letters", pipeline.dead_letters.path.parent
+
+
+def _writable(path: Path) -> str:
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".penstock-") as file:
+            file.write(_PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}") from error
+    return str(path) if there == path else f"{path}, to be made"
+
+
+def _lock(pipeline: AnyPipeline, standby: bool) -> str:
+    assert pipeline.checkpoint is not None
+    if not pipeline.checkpoint.path.parent.exists():
+        return "nobody has it"
+    path = pipeline.checkpoint.path.with_name(f"{pipeline.checkpoint.path.name}.lock")
+    was_there = path.exists()
+    try:
+        with runner.only_writer(pipeline):
+            return "nobody has it"
+    except InUse as error:
+        if not standby:
+            raise
+        return f"{error}".split(":", 1)[0]
+    finally:
+        if not was_there:
+            path.unlink(missing_ok=True)
+
+
+def _checkpoint(pipeline: AnyPipeline, engine: Any, saved: list[Checkpoint | None]) -> str:
+    spec = pipeline.checkpoint
+    assert spec is not None
+    found = checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
+    saved.append(found)
+    if found is None:
+        return f"{spec.path}: none yet, begins at the beginning"
+    try:
+        engine.restore(found.state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{spec.path}: cannot be gone on from: {error!r}") from error
+    signed = ", key set" if signing_key() is not None else ""
+    n_ids = len(section(found.state, runner.DEDUP).get("ids", ()))  # type: ignore[arg-type]
+    return f"{spec.path}: event {engine.n_events:,}" + (f", {n_ids:,} ids" if n_ids else "") + signed
+
+
+def _source(pipeline: AnyPipeline, source: Any, position: Mapping[str, Any] | None) -> Iterator[Check]:
+    given = _given(pipeline)
+    if given.get("bootstrap") is not None:
+        yield from _kafka_source(given, source, position)
+    elif isinstance(pipeline, BanditPipeline) and isinstance(pipeline.source, Followed):
+        yield _checked("source", _feedback, pipeline.source)
+    else:
+        yield _checked("source", _first_record, source, position)
+
+
+def _given(pipeline: AnyPipeline) -> Mapping[str, Any]:
+    source = pipeline.source
+    return source.parameters if isinstance(source, Component) else source.model_dump()
+
+
+def _feedback(spec: Followed) -> str:
+    if not Path(spec.path).is_dir() and not spec.follow:
+        raise DataError(f"no feedback at {spec.path}: there is no such directory")
+    return spec.path
+
+
+def _first_record(source: Any, position: Mapping[str, Any] | None) -> str:
+    """Read one record of a source that can be read without anybody noticing."""
+    chunks = source.chunks(position, 1)
+    try:
+        chunk = next(chunks, None)
+        if chunk is None:
+            return "nothing comes after the checkpoint"
+        return "the next record can be read" if len(chunk.batch) or chunk.rejected else "waits for records"
+    finally:
+        chunks.close()
+
+
+def _kafka_source(
+    given: Mapping[str, Any], source: Any, position: Mapping[str, Any] | None
+) -> Iterator[Check]:
+    from penstock.kafka.client import Connection
+
+    wait_s = float(given.get("connect_timeout_s", _ANSWER_S))
+    topics = given.get("topics") or [given["decisions"], given["rewards"]]
+    topics = [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
+    try:
+        connection = Connection(bootstrap=given["bootstrap"], settings=given.get("settings") or {})
+        connection.resolved()
+    except PenstockError as error:
+        yield Check(what="source", problem=error)
+        return
+    for topic in topics:
+        check = _checked("topic", _topic, connection, topic, wait_s)
+        yield check
+        if isinstance(check.problem, ServiceError):
+            return  # the broker does not answer: it would not for the others either
+        if check.problem is None and position:
+            offsets = position.get("topics", {}).get(topic, {})
+            yield _checked("positions", _positions, connection, topic, offsets, wait_s)
+    if position and "journal" in position:
+        yield _checked("journal", _journal, getattr(source, "journal_path", None), position)
+
+
+def _topic(connection: Connection, topic: str, wait_s: float) -> str:
+    from penstock.kafka.client import describe
+
+    n = describe(connection, [topic], wait_s)[topic]
+    return f"{topic}: {n} partition{'s' if n > 1 else ''}"
+
+
+def _positions(connection: Connection, topic: str, offsets: Mapping[str, int], wait_s: float) -> str:
+    from penstock.kafka import topics
+
+    ends = topics.ends(connection, topic, timeout_s=wait_s)
+    waiting = 0
+    for number, offset in offsets.items():
+        low, high = ends.get(int(number), (0, -1))
+        if not low <= offset <= high:
+            raise DataError(
+                f"{topic}[{number}]: offset {offset} is wanted, and the broker has {low} to {high}"
+            )
+        waiting += high - offset
+    return f"{topic}: all in the log, {waiting:,} records wait"
+
+
+def _journal(path: Path | None, position: Mapping[str, Any]) -> str:
+    if path is None:
+        raise ConfigError("`source.journal`: missing, and the checkpoint speaks of a journal")
+    entry = int(position["journal"]["entry"])
+    n = sum(1 for _ in journal.read(path, entry))
+    return f"{path}: {n:,} entries to repeat"
+
+
+def _topics(pipeline: AnyPipeline) -> Iterator[Check]:
+    """Look for the topics that are written to."""
+    letters, answers, spec = pipeline.dead_letters, pipeline.answers, pipeline.snapshots
+    wanted: list[tuple[str, str, ToTopics]] = []
+    if letters.topic is not None:
+        wanted.append(("dead_letters", letters.topic, letters))
+    if pipeline.events is not None:
+        wanted.append(("events", pipeline.events.topic, pipeline.events))
+    if answers is not None:
+        wanted += [("answers", topic, answers) for topic in (answers.requests, answers.results)]
+    for where, topic, to in wanted:
+        yield _checked(where.replace("_", " "), _output, pipeline, to, where, topic)
+    if spec is not None and spec.topic is not None and spec.bootstrap is not None:
+        yield _checked("snapshot topic", _snapshot_topic, spec.bootstrap, spec.settings, spec.topic)
+
+
+def _output(pipeline: AnyPipeline, to: ToTopics, where: str, topic: str) -> str:
+    from penstock.kafka.letters import connected
+
+    connection = connected(to, pipeline.source, where=where)
+    connection.resolved()
+    return _there_or_made(connection, topic, create=to.create)
+
+
+def _snapshot_topic(bootstrap: str, settings: Mapping[str, Any], topic: str) -> str:
+    from penstock.kafka.client import Connection
+
+    connection = Connection(bootstrap=bootstrap, settings=settings)
+    connection.resolved()
+    return _there_or_made(connection, topic, create=True)
+
+
+def _there_or_made(connection: Connection, topic: str, *, create: bool) -> str:
+    try:
+        return _topic(connection, topic, _ANSWER_S)
+    except ConfigError:
+        if not create:
+            raise
+        return f"{topic}: to be made"
+
+
+def _port(spec: MonitorSpec, standby: bool) -> str:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            spec.host, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(address)
+    except OSError as error:
+        if standby:
+            return f"{spec.host}:{spec.port} is taken, by the run that is waited for"
+        raise ServiceError(
+            f"`monitor`: cannot listen on {spec.host}:{spec.port}: {error.strerror or error}"
+        ) from error
+    return f"{spec.host}:{spec.port} is free"

@@ -1,0 +1,1 @@
+"""Kafka: the source, the feedback of applications, what goes back. Imported only on demand."""

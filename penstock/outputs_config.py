@@ -1,0 +1,92 @@
+"""The schema of what a pipeline gives out besides snapshots: dead letters, events, answers, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "OUTPUTS",
+    "AnswersSpec",
+    "DeadLetterSpec",
+    "EventsSpec",
+    "MonitorSpec",
+    "ToTopics",
+    "TopicName",
+]
+
+OUTPUTS: Final = frozenset({"dead_letters", "events", "answers", "monitor"})
+"""Keys of a pipeline that the engine's state does not depend on."""
+
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class ToTopics(BaseModel):
+    """Which Kafka: the source's, if `bootstrap` is not given, and its settings with it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    bootstrap: Annotated[str, Field(min_length=1)] | None = None
+    settings: Mapping[str, bool | int | float | str] = {}
+    create: bool = True
+
+
+class DeadLetterSpec(ToTopics):
+    """Where records go that could not be used, and how many of them are tolerated.
+
+    `topic` and `path` may both be given. Without `create` a missing topic is an error.
+    """
+
+    path: Path | None = None
+    topic: TopicName | None = None
+    max_bad_rate: Annotated[float, Ge(0), Le(1)] = 0.01
+    min_bad: Annotated[int, Ge(0)] = 10
+
+    @model_validator(mode="after")
+    def _needs_topic(self) -> DeadLetterSpec:
+        if self.topic is None and (self.bootstrap is not None or self.settings):
+            raise ValueError("`bootstrap` and `settings` need a `topic`")
+        return self
+
+
+class EventsSpec(ToTopics):
+    """A topic that is told of everything the engine reports, and of the daemon's life."""
+
+    topic: TopicName
+
+
+class AnswersSpec(ToTopics):
+    """Requests in one topic, answers in another.
+
+    `instance` names a process for good: started again under its name, it takes its partitions up at once.
+    With ``cold_start: uniform`` a bandit decides at random until there is a snapshot; otherwise they wait.
+    `decisions` is a topic for what was decided, written in the transaction of the answer.
+    """
+
+    requests: TopicName
+    results: TopicName
+    group: Annotated[str, Field(min_length=1)] | None = None
+    instance: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    decisions: TopicName | None = None
+    batch: Annotated[int, Ge(1), Le(100_000)] = 1000
+    cold_start: Literal["wait", "uniform"] = "wait"
+    transaction_timeout_s: Annotated[float, Gt(0), Le(900)] = 10.0
+    session_timeout_s: Annotated[float, Ge(6), Le(300)] = 10.0
+
+
+class MonitorSpec(BaseModel):
+    """Where a run is watched over HTTP; see `penstock.monitor`.
+
+    Whoever reaches `host` can read it: there is no password. Port 0 takes any free one. A run that has not
+    given a sign of life for `stalled_after_s` is not alive.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535)] = 9464
+    stalled_after_s: Annotated[float, Gt(0)] = 120.0

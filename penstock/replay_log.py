@@ -1,0 +1,413 @@
+"""What ``penstock replay`` does: any past state again, from the log, in the order in which it was learned."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, cast
+
+from penstock import checkpoints
+from penstock.bandit_config import BanditPipeline
+from penstock.config import Pipeline
+from penstock.decisions import key_of
+from penstock.dedup import Dedup
+from penstock.engine import Engine
+from penstock.errors import ConfigError, DataError
+from penstock.explain import ExplainingEngine, explained
+from penstock.feedback import DecisionEvent
+from penstock.joined_engine import JoinedEngine
+from penstock.runner import AnyPipeline, parts
+from penstock.sources import Position
+
+__all__ = ["Replayed", "replay"]
+
+_BATCH: Final = 4096
+_RECORD: Final = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)\[(?P<partition>\d+)\]@(?P<offset>\d+)")
+_LINE: Final = re.compile(r"(?P<file>.+):(?P<line>\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """Where a replay came to.
+
+    Attributes
+    ----------
+    events : int
+        Learned.
+    digest : str
+        Of the engine's state, as `penstock.runner.Outcome` has it.
+    position : Position
+        Behind the last record.
+    seconds : float
+    explained : dict or None
+        See `penstock.explain`.
+    """
+
+    events: int
+    digest: str
+    position: Position
+    seconds: float
+    explained: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        told: dict[str, Any] = {
+            "events": self.events,
+            "digest": self.digest,
+            "position": self.position,
+            "seconds": self.seconds,
+        }
+        return told if self.explained is None else {**told, "explained": self.explained}
+
+    def lines(self) -> list[str]:
+        """Return it for people: what was known of the event, then where it came to."""
+        lines = [] if self.explained is None else [json.dumps(self.explained, indent=2, default=str), ""]
+        lines.append(f"events    {self.events:,} in {self.seconds:.2f} s")
+        lines.append(f"position  {json.dumps(self.position)}")
+        lines.append(f"digest    {self.digest}")
+        return lines
+
+
+class _Goal(Protocol):
+    """Where to stop."""
+
+    text: str
+
+    def may_pass(self, engine: Any, chunk: Any) -> bool:
+        """Whether learning all of a chunk might reach it, or go beyond."""
+        ...
+
+    def is_reached(self, engine: Any, position: Position) -> bool: ...
+
+
+class _Events:
+    """So many events."""
+
+    def __init__(self, n: int) -> None:
+        self.text = f"event {n:,}"
+        self._n = n
+
+    def may_pass(self, engine: Any, chunk: Any) -> bool:
+        waiting = engine.counts["waiting"] if isinstance(engine, JoinedEngine) else 0
+        n_events: int = engine.n_events
+        return n_events + waiting + len(chunk.batch) >= self._n
+
+    def is_reached(self, engine: Any, position: Position) -> bool:
+        n_events: int = engine.n_events
+        return n_events >= self._n
+
+
+class _Record:
+    """A record of a topic, or a whole position."""
+
+    def __init__(self, offsets: Mapping[str, Mapping[str, int]], text: str) -> None:
+        self.text = text
+        self._offsets = offsets
+
+    def may_pass(self, engine: Any, chunk: Any) -> bool:
+        return self.is_reached(engine, chunk.position)
+
+    def is_reached(self, engine: Any, position: Position) -> bool:
+        topics = position.get("topics", {})
+        return all(
+            topics.get(topic, {}).get(partition, 0) >= offset
+            for topic, partitions in self._offsets.items()
+            for partition, offset in partitions.items()
+        )
+
+
+class _Line:
+    """A line of a file."""
+
+    def __init__(self, file: str, line: int) -> None:
+        self.text = f"{file}:{line}"
+        self._file = file
+        self._line = line
+        self._seen = False
+
+    def may_pass(self, engine: Any, chunk: Any) -> bool:
+        return self.is_reached(engine, chunk.position)
+
+    def is_reached(self, engine: Any, position: Position) -> bool:
+        for name, line in _lines(position):
+            if name in (self._file, Path(self._file).name) or Path(name).name == self._file:
+                self._seen = True
+                return line >= self._line
+        return self._seen  # it is the next file already
+
+
+def _lines(position: Position) -> Iterator[tuple[str, int]]:
+    """Give each file that a position is in, and how many lines of it lie before."""
+    if "file" in position:
+        yield str(position["file"]), int(position["record"])
+        return
+    for name, place in position.items():
+        if isinstance(place, Mapping) and "line" in place:
+            yield f"{name}.jsonl", int(place["line"])
+
+
+class _Exactly:
+    """A position that a source gave."""
+
+    def __init__(self, position: Position) -> None:
+        self.text = "the position of the checkpoint"
+        self.position: Final = position
+
+    def may_pass(self, engine: Any, chunk: Any) -> bool:
+        return self.is_reached(engine, chunk.position)
+
+    def is_reached(self, engine: Any, position: Position) -> bool:
+        return bool(position) and _order(position) >= _order(self.position)
+
+
+def _order(position: Position) -> list[Any]:
+    """Return what grows from position to position of a source that reads files or a data set."""
+    if "file" in position:
+        return [position["lap"], position["file"], position["record"]]
+    numbers = [
+        int(place["line"]) if isinstance(place, Mapping) else int(place) for place in position.values()
+    ]
+    return [sum(numbers)]
+
+
+class _End:
+    """All there is."""
+
+    text = "its end"
+
+    def may_pass(self, engine: Any, chunk: Any) -> bool:
+        return False
+
+    def is_reached(self, engine: Any, position: Position) -> bool:
+        return False
+
+
+def replay(
+    pipeline: AnyPipeline, *, until: str | None = None, explain: str | None = None, batch: int = _BATCH
+) -> Replayed:
+    """Learn from the beginning of the log up to a place in it, as the daemon did.
+
+    Nothing is written, and a daemon that is running is not disturbed. What a topic's partitions held is learned
+    in the order of the journal.
+
+    Parameters
+    ----------
+    pipeline : Pipeline or BanditPipeline
+    until : str, optional
+        A number of events; ``topic[partition]@offset`` or ``file:line``: the state after this record was
+        learned; ``checkpoint``: the position of the checkpoint; ``end``. If it is not given: the event to
+        explain, or else the checkpoint if there is one, or else the end. A bandit learns some decisions
+        together: it stops at the first state that holds as many.
+    explain : str, optional
+        An event: its number, its position, or its id (``id:17`` if that is a number).
+    batch : int
+        Events read at a time; changes no result.
+
+    Raises
+    ------
+    ConfigError
+        If it makes no sense for this pipeline.
+    DataError
+        If the log ends before, or there is no such event, or the log does not have its beginning any more.
+    StoreError
+        If there is no journal, or it is damaged.
+    """
+    began = time.monotonic()
+    run = _Replay(_ending(pipeline), batch, explain)
+    run.to(_goal(pipeline, until, explain))
+    return Replayed(
+        events=run.engine.n_events,
+        digest=run.engine.digest(),
+        position=run.position or {},
+        seconds=time.monotonic() - began,
+        explained=run.found,
+    )
+
+
+def _ending(pipeline: AnyPipeline) -> AnyPipeline:
+    """Return the pipeline with a source that does not wait at its end."""
+    follows = (
+        pipeline.source.parameters.get("follow")
+        if isinstance(pipeline, Pipeline)
+        else getattr(pipeline.source, "follow", False)
+    )
+    return pipeline.with_source(follow=False) if follows else pipeline
+
+
+def _goal(pipeline: AnyPipeline, until: str | None, explain: str | None) -> _Goal | None:
+    """Read a position; None: as soon as the event was explained."""
+    if until is None:
+        if explain is not None:
+            return None
+        has_one = pipeline.checkpoint is not None and pipeline.checkpoint.path.exists()
+        until = "checkpoint" if has_one else "end"
+    if until == "end":
+        return _End()
+    if until == "checkpoint":
+        return _at_checkpoint(pipeline)
+    if until.isdecimal():
+        return _Events(int(until))
+    goal = _place(until)
+    if goal is None:
+        raise ConfigError(
+            f"--until {until}: expected a number of events, topic[partition]@offset, file:line, "
+            f"`checkpoint` or `end`"
+        )
+    return goal
+
+
+def _place(text: str) -> _Goal | None:
+    """Read the position of a record; the state that is meant is the one behind it."""
+    if match := _RECORD.fullmatch(text):
+        return _Record({match["topic"]: {match["partition"]: int(match["offset"]) + 1}}, text)
+    if match := _LINE.fullmatch(text):
+        return _Line(match["file"], int(match["line"]))
+    return None
+
+
+def _at_checkpoint(pipeline: AnyPipeline) -> _Goal:
+    spec = pipeline.checkpoint
+    saved = (
+        None
+        if spec is None
+        else checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
+    )
+    if saved is None:
+        raise ConfigError("--until checkpoint: there is no checkpoint")
+    if not saved.position:
+        return _Events(0)
+    if "topics" in saved.position:
+        return _Record(saved.position["topics"], "the position of the checkpoint")
+    return _Exactly(saved.position)
+
+
+def _first_version(pipeline: AnyPipeline) -> int:
+    """Return what the store's numbers of versions are ahead of the engine's, as the checkpoint says."""
+    spec = pipeline.checkpoint
+    if spec is None:
+        return 0
+    saved = checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
+    return 0 if saved is None else int(saved.extra["first_version"])
+
+
+class _Replay:
+    """Learns record by record where it matters, and in large pieces where it does not."""
+
+    def __init__(self, pipeline: AnyPipeline, batch: int, explain: str | None) -> None:
+        self.engine, source = parts(pipeline)
+        self.position: Position | None = None
+        self.found: dict[str, Any] | None = None
+        self._read: Any = getattr(source, "replay", source.chunks)
+        self._batch = batch
+        dedup = pipeline.dedup if isinstance(pipeline, Pipeline) else None
+        self._dedup = None if dedup is None else Dedup(dedup.window)
+        self._explain = explain
+        self._number: int | None = None
+        self._id: str | None = None
+        self._place: _Goal | None = None
+        self._pipeline = pipeline
+        self._explaining: ExplainingEngine | None = None
+        if explain is not None:
+            self._look_for(explain)
+
+    def _look_for(self, explain: str) -> None:
+        if explain.isdecimal():
+            self._number = int(explain)
+        else:
+            self._place = None if explain.startswith("id:") else _place(explain)
+            if self._place is None:
+                self._id = explain.removeprefix("id:")
+        if isinstance(self.engine, JoinedEngine) and isinstance(self._pipeline, BanditPipeline):
+            key = None if self._id is None else key_of(self._id, self._pipeline.name)
+            self._explaining = ExplainingEngine(self._pipeline.rules, key=key, number=self._number)
+            self.engine.bandit = self._explaining
+        else:
+            self._version = _first_version(self._pipeline)
+
+    def to(self, goal: _Goal | None) -> None:
+        """Learn until `goal`; None: until the event was explained."""
+        if goal is not None and goal.is_reached(self.engine, self.position or {}):
+            self._check_explained()
+            return
+        size = self._batch
+        while size:
+            size = self._learn_to(goal, size)
+        if isinstance(goal, _Exactly) and self.position != goal.position:
+            raise DataError(
+                f"{goal.text} is {dict(goal.position)}, and the log gives {dict(self.position or {})}: files that "
+                f"grew together were read in another order then, which nothing has written down"
+            )
+        self._check_explained()
+
+    def _learn_to(self, goal: _Goal | None, size: int) -> int:
+        """Read from where we are; return the size of chunks to go on with, 0 if this is it."""
+        with closing(cast("Any", self._read(self.position, size))) as chunks:
+            for chunk in chunks:
+                if size > 1 and any(
+                    place.may_pass(self.engine, chunk)
+                    for place in (goal, self._place if self.found is None else None)
+                    if place is not None
+                ):
+                    return 1  # once more, record by record
+                searched = self.found is None
+                self._learn(chunk)
+                self.position = chunk.position
+                if goal is None:
+                    if self.found is not None:
+                        return 0
+                elif goal.is_reached(self.engine, chunk.position):
+                    return 0
+                if size < self._batch and searched and self.found is not None:
+                    return self._batch
+        if goal is not None and not isinstance(goal, _End):
+            raise DataError(
+                f"the log ends after {self.engine.n_events:,} events, and {goal.text} is asked for"
+            )
+        return 0
+
+    def _learn(self, chunk: Any) -> None:
+        batch = chunk.batch if self._dedup is None else self._dedup.filter(chunk.batch)
+        if self._explain is not None and self.found is None:
+            batch = self._explain_in(chunk, batch)
+        self.engine.progress(batch)
+        if self._explaining is not None:
+            self.found = self._explaining.found
+
+    def _explain_in(self, chunk: Any, batch: Any) -> Any:
+        """Learn what comes before the event, if it is in a batch, and say what is known; return the rest."""
+        is_here = self._place is not None and self._place.is_reached(self.engine, chunk.position)
+        if self._explaining is not None:
+            if (
+                is_here
+                and self._explaining.key is None
+                and len(batch)
+                and isinstance(batch[0], DecisionEvent)
+            ):
+                self._explaining.key = key_of(batch[0].id, self._pipeline.name)
+                self._place = None
+            return batch
+        at: int | None = None
+        if is_here:
+            at = 0
+        elif self._number is not None:
+            at = self._number - self.engine.n_events - 1
+        elif self._id is not None and batch.ids is not None and self._id in batch.ids:
+            at = list(batch.ids).index(self._id)
+        if is_here and not len(batch):
+            raise DataError(f"--explain {self._explain}: this record was no event, or one learned before")
+        if at is None or not 0 <= at < len(batch):
+            return batch
+        self.engine.progress(batch.slice(0, at))
+        self.found = explained(
+            cast("Engine", self.engine), batch.slice(at, at + 1), first_version=self._version
+        )
+        return batch.slice(at, len(batch))
+
+    def _check_explained(self) -> None:
+        if self._explain is not None and self.found is None:
+            raise DataError(f"--explain {self._explain}: no such event was learned by then")
