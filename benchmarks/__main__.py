@@ -9,7 +9,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from benchmarks import bandits, files, guards, harness, parts, prequential, serving
+from benchmarks import bandits, files, guards, harness, kafka, parts, prequential, serving
 
 _RESULTS: Final = Path(__file__).parent / "results.md"
 _QUESTIONS: Final = (
@@ -43,7 +43,12 @@ def main() -> None:
     size = harness.size_of(options)
     out = options.out or (None if options.quick else _RESULTS)
     answers = []
-    for ask in tqdm(_QUESTIONS, unit=" questions", disable=None, leave=False):
+    questions = [*_QUESTIONS]
+    if (reason := kafka.unavailable()) is None:
+        questions.append(kafka.ask)
+    else:
+        sys.stderr.write(f"without Kafka: {reason}\n")
+    for ask in tqdm(questions, unit=" questions", disable=None, leave=False):
         answers.append(ask(size).markdown())
         tqdm.write(answers[-1], file=sys.stdout)
     machine = harness.machine(size)

@@ -43,7 +43,8 @@ _METHOD_SHARED: Final = """\
 One model for 10,000 actions, each with 50 features of its own and none in common: the whole distribution,
 then one exact update by the action that the log says was played, an event a call, always over the same table.
 *numpy* scores by a matrix product (BLAS, on all cores) and `einsum`, and updates by Sherman and Morrison's
-formula."""
+formula. `LinUCB` works out the bounds of those actions only that a cheaper bound does not rule out: how many
+depends on the data, what it decides does not."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every detector at the same false-alarm rate: how often it rings falsely, and how soon it sees a change.
 
-``python -m benchmarks.drift [--every N] [--runs N]`` prints the tables of docs/drift.md.
+``python -m benchmarks.drift [--every N] [--runs N] [--inputs]`` prints the tables of docs/drift.md.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from penstock.drift.base import Knob
 from penstock.drift.calibrated import threshold_for
 from penstock.drift.calibration import RunLength, Unreachable, parse_series, run_length
 from penstock.drift.e_detector import EDetector
+from penstock.events import Batch
 from penstock.registry import resolve
 
-__all__ = ["Row", "rows"]
+__all__ = ["InputRow", "Row", "input_rows", "rows"]
 
 Floats: TypeAlias = NDArray[np.float64]
 Change: TypeAlias = Callable[[np.random.Generator, int], Floats]
@@ -32,6 +33,10 @@ _BEFORE: Final = 3000  # values before the change
 _AFTER: Final = 6000  # values that it is waited for
 _RAMP: Final = 2000  # values that a gradual change takes
 _PERIOD: Final = 500  # values of the new concept, then as many of the old one, and so on
+
+_POOL: Final = 20_000  # events of a kind, of which streams are drawn: independent, with replacement
+_INPUTS_BEFORE: Final = 6000  # events before a change of the inputs: two references and more
+_INPUTS_AFTER: Final = 4000
 
 _SERIES: Final = ("bernoulli:0.2", "gaussian")
 
@@ -171,13 +176,139 @@ def markdown(table: list[Row], every: int) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class InputRow:
+    """One input detector on events of ten numbers and two categories.
+
+    Attributes
+    ----------
+    detector : str
+        As a configuration has it.
+    observed : RunLength
+    delays : mapping of change to (median delay, share seen)
+    microseconds : float
+        For each event.
+    """
+
+    detector: str
+    observed: RunLength
+    delays: Mapping[str, tuple[float, float]]
+    microseconds: float
+
+
+_INPUT_DETECTORS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
+    "features": ("features", {}),
+    "features, window: 300": ("features", {"window": 300, "clock": 100}),
+    "two_sample": ("two_sample", {}),
+    'two_sample, interactions: [["*", "*"]]': ("two_sample", {"interactions": [["*", "*"]]}),
+}
+
+
+def _events(change: str, seed: int) -> Batch:
+    """Draw a pool of events, before a change ("none") or after it; the first number is what changes."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.normal(size=(_POOL, 10))
+    shares = [0.4, 0.3, 0.2, 0.1]
+    if change == "moved by 0.5 deviations":
+        numbers[:, 0] += 0.5
+    elif change == "deviation x 1.5":
+        numbers[:, 0] *= 1.5
+    elif change == "shares":
+        shares = [0.3, 0.3, 0.2, 0.2]
+    elif change == "all moved by 0.2":
+        numbers += 0.2
+    elif change == "correlation 0.5":
+        numbers[:, 0] = 0.5 * numbers[:, 1] + np.sqrt(0.75) * numbers[:, 0]
+    categories = rng.choice(["a", "b", "c", "d"], (_POOL, 2), p=shares)
+    return Batch.from_rows(
+        [
+            {**{f"x{i}": value for i, value in enumerate(row)}, "first": str(first), "second": str(second)}
+            for row, (first, second) in zip(numbers.tolist(), categories, strict=True)
+        ]
+    )
+
+
+INPUT_CHANGES: Final = (
+    "moved by 0.5 deviations",
+    "deviation x 1.5",
+    "shares",
+    "all moved by 0.2",
+    "correlation 0.5",
+)
+
+
+def input_rows(every: int, *, runs: int, streams: int = 4) -> list[InputRow]:
+    """Observe and time every input detector."""
+    calm = _events("none", 0)
+    changed = {change: _events(change, 1) for change in INPUT_CHANGES}
+    found = []
+    for name, (kind, parameters) in _INPUT_DETECTORS.items():
+        make = functools.partial(drift.build_inputs, kind, false_alarm_every=every, **parameters)
+        rng = np.random.default_rng(12)
+        start = time.process_time()
+        make().update(calm)
+        spent = time.process_time() - start
+        n_alarms = n_events = 0
+        for stream in range(streams):
+            detector = make()
+            while n_events < 10 * every * (stream + 1):
+                n_alarms += detector.update(_drawn(calm, rng, 100)) is not None
+                n_events += 100
+        delays = {change: _input_delay(make, calm, after, runs) for change, after in changed.items()}
+        found.append(InputRow(name, RunLength(n_alarms, n_events), delays, spent / len(calm) * 1e6))
+    return found
+
+
+def _drawn(pool: Batch, rng: np.random.Generator, n: int) -> Batch:
+    return pool.take(rng.integers(0, len(pool), n))
+
+
+def _input_delay(
+    make: Callable[[], drift.InputDetector], calm: Batch, changed: Batch, runs: int
+) -> tuple[float, float]:
+    rng = np.random.default_rng(13)
+    delays = []
+    for _ in range(runs):
+        detector = make()
+        detector.update(_drawn(calm, rng, _INPUTS_BEFORE))
+        found = detector.update(_drawn(changed, rng, _INPUTS_AFTER))
+        delays.append(np.inf if found is None else found.index + 1.0)
+    return float(np.median(delays)), float(np.isfinite(delays).mean())
+
+
+def inputs_markdown(table: list[InputRow], every: int) -> str:
+    """Write the table of the input detectors as Markdown."""
+    lines = [
+        f"ten numbers and two categories, one false alarm in {every:,} events wanted at most",
+        "",
+        "| detector | run length (95 %) | "
+        + " | ".join(f"{name}: median delay, seen" for name in INPUT_CHANGES)
+        + " | µs / event |",
+        "|---|---|" + "---|" * (len(INPUT_CHANGES) + 1),
+    ]
+    for row in table:
+        low, high = row.observed.interval()
+        delays = " | ".join(
+            f"{median:,.0f}, {seen:.0%}" if np.isfinite(median) else f"-, {seen:.0%}"
+            for median, seen in (row.delays[name] for name in INPUT_CHANGES)
+        )
+        lines.append(
+            f"| {row.detector} | {row.observed.mean:,.0f} ({low:,.0f} to {high:,.0f}) | {delays} "
+            f"| {row.microseconds:.1f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__)
     parser.add_argument("--every", type=int, default=10_000, help="run length wanted")
     parser.add_argument("--runs", type=int, default=200, help="changes of each kind shown to each detector")
+    parser.add_argument("--inputs", action="store_true", help="only the detectors of inputs")
     options = parser.parse_args()
-    print(markdown(rows(options.every, runs=options.runs), options.every))
+    if not options.inputs:
+        print(markdown(rows(options.every, runs=options.runs), options.every))
+    print(inputs_markdown(input_rows(options.every, runs=options.runs // 4), options.every))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ by all metrics beside both baselines, learned. VW is its own file driver, which 
 a workspace with `-d`: it keeps one loss. It parses in a thread of its own, so look at the CPU time too. VW
 is given `--chain_hash` with JSON, which makes its model the same as Penstock's, to the printed digits of
 the loss. Its cache is its own binary format, written beforehand, with names hashed already. *Decode alone*
-is the source without the engine. JSON and Parquet are decoded in a thread of their own, ahead of the learner.
+is the source without the engine. Files are decoded in a thread of their own, ahead of the learner.
 
 The floors: reading the bytes, and `orjson.loads` of each line."""
 
@@ -52,6 +52,7 @@ def ask(size: Size) -> Answer:
                 Case("Penstock decode alone, JSON lines", lambda: partial(_decode, path / "events.jsonl")),
                 Case("Penstock decode alone, CSV", lambda: partial(_decode, path / "events.csv")),
                 Case("Penstock decode alone, Parquet", lambda: partial(_decode, path / "events.parquet")),
+                Case("Penstock decode alone, VW text", lambda: partial(_decode, path / "events.vw")),
                 Case("Penstock evaluate, JSON lines", lambda: partial(_evaluate, path / "events.jsonl")),
                 Case("Penstock evaluate, CSV", lambda: partial(_evaluate, path / "events.csv")),
                 Case("Penstock evaluate, Parquet", lambda: partial(_evaluate, path / "events.parquet")),

@@ -15,13 +15,13 @@ from pydantic.json_schema import models_json_schema
 from penstock import bandits, sources
 from penstock.bandit_engine import DEFAULT_MAX_WEIGHT, BanditRules, PolicySpec
 from penstock.bandits.estimators import ESTIMATORS
+from penstock.components import Registered
 from penstock.config import (
     CheckpointSpec,
     Component,
     ComponentName,
     Pipeline,
     PipelineName,
-    Registered,
     ShadowSpec,
     SnapshotsSpec,
     Strict,
@@ -29,7 +29,14 @@ from penstock.config import (
 )
 from penstock.errors import ConfigError
 from penstock.joiner import Aggregate, Joiner
-from penstock.outputs_config import OUTPUTS, AnswersSpec, DeadLetterSpec, EventsSpec, MonitorSpec
+from penstock.outputs_config import (
+    OUTPUTS,
+    AnswersSpec,
+    DeadLetterSpec,
+    EventsSpec,
+    MonitorSpec,
+    check_topics,
+)
 
 __all__ = ["BanditPipeline", "json_schema", "parse"]
 
@@ -144,6 +151,11 @@ class BanditPipeline(Strict):
             raise ValueError("`shadow.guards`: policies are compared by their reward alone")
         if not self.reward_range[0] < self.reward_range[1]:
             raise ValueError(f"`reward_range`: expected the lower bound first, got {list(self.reward_range)}")
+        check_topics(
+            getattr(self.source, "bootstrap", None),
+            {key: getattr(self.source, key, None) for key in ("decisions", "rewards")},
+            {"dead_letters": self.dead_letters, "events": self.events, "snapshots": self.snapshots},
+        )
         return self
 
     @property

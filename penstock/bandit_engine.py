@@ -110,7 +110,7 @@ class BanditEngine:
     The gate compares two policies on the same logged decisions by ``w r / max_weight``, where r is the
     reward scaled to [0, 1] and w the importance weight of a policy (its probability of the logged action
     over the logged one): an unbiased estimate of what it would have earned, bounded as long as no logged
-    probability is below ``1 / max_weight``. If one is, the trial that is running is abandoned.
+    probability is below ``1 / max_weight``. If one is, trials and the watch are abandoned when the tick ends.
 
     Parameters
     ----------
@@ -131,6 +131,7 @@ class BanditEngine:
         self._baseline = Uniform()
         self._baseline_evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
         self._model = LearnedReward(reward_range=rules.reward_range, seed=rules.seed)
+        self._improbable = False  # whether a decision of this tick was too improbable for the gate's bound
         self.shadow = Shadow(
             rules.shadow, serving=next(iter(rules.policies)), load=bandits.load_policy, baseline="chance"
         )
@@ -164,10 +165,9 @@ class BanditEngine:
         start = 0
         while start < len(logged):
             stop = min(len(logged), start + self.rules.tick - self.n_events % self.rules.tick)
-            notices += self._learn(logged.slice(start, stop))
+            self._learn(logged.slice(start, stop))
             if self.n_events % self.rules.tick == 0:
-                contenders = {name: lane.contender() for name, lane in self._lanes.items()}
-                notices += self.shadow.end_tick(self.n_events, contenders)
+                notices += self._end_tick()
             start = stop
         return notices
 
@@ -206,7 +206,7 @@ class BanditEngine:
             if isinstance(lane.policy, Retires):
                 lane.policy.retire(arm)
 
-    def _learn(self, logged: Logged) -> list[Notice]:
+    def _learn(self, logged: Logged) -> None:
         predictions = self._model.progress(logged)
         losses: dict[str, NDArray[np.float64]] = {}
         for name, lane in self._lanes.items():
@@ -223,12 +223,18 @@ class BanditEngine:
             lambda policy: self._losses(policy.probabilities(logged.offers), logged),
         )
         self.n_events += len(logged)
-        if (logged.propensities * self.rules.max_weight < 1.0).any():
+        self._improbable |= bool((logged.propensities * self.rules.max_weight < 1.0).any())
+
+    def _end_tick(self) -> list[Notice]:
+        notices: list[Notice] = []
+        if self._improbable:
+            self._improbable = False
             self.shadow.unwatch()
-            return self.shadow.abandon(
+            notices = self.shadow.abandon(
                 self.n_events, f"was compared on a probability below 1 / max_weight {self.rules.max_weight}"
             )
-        return []
+        contenders = {name: lane.contender() for name, lane in self._lanes.items()}
+        return notices + self.shadow.end_tick(self.n_events, contenders)
 
     def _losses(self, pmf: NDArray[np.float64], logged: Logged) -> NDArray[np.float64]:
         """Return 1 - w r / max_weight of each decision that counts, in [0, 1]."""
@@ -251,6 +257,7 @@ class BanditEngine:
         """Everything it knows: policies, estimates, the model of rewards, and the gate."""
         state: State = {
             "n_events": self.n_events,
+            "improbable": self._improbable,
             **prefixed(self._baseline_evaluation.state(), "baseline"),
             **prefixed(self._model.state(), "model"),
             **prefixed(self.shadow.state(), "shadow"),
@@ -262,6 +269,7 @@ class BanditEngine:
     def restore(self, state: State) -> None:
         """Become what `state` was taken from: an engine of the same rules."""
         self.n_events = int(state["n_events"])  # type: ignore[arg-type]
+        self._improbable = bool(state["improbable"])
         self._baseline_evaluation.restore(section(state, "baseline"))
         self._model.restore(section(state, "model"))
         self.shadow.restore(section(state, "shadow"))

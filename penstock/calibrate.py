@@ -99,7 +99,7 @@ def calibrate(
         If the detector has no threshold to choose, none gives this run length, or the series cannot change
         by so much.
     """
-    cls = resolve(kind, drift.DETECTORS, what="detector")
+    cls = resolve(kind, drift.KINDS, what="detector")
     knob = getattr(cls, "knob", None)
     if not isinstance(knob, Knob):
         raise ConfigError(f"{kind} has no threshold to choose")
@@ -179,7 +179,7 @@ def of_pipeline(pipeline: Pipeline, series: str | None, change: float | None) ->
     """
     found = []
     for i, rule in enumerate(pipeline.drift):
-        if rule.false_alarm_every is None:
+        if rule.false_alarm_every is None or rule.of_inputs:  # those need no calibration
             continue
         name = series or rule.series
         if name.partition(":")[0] == "own":

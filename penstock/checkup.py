@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from penstock import checkpoints, journal, runner
 from penstock.bandit_config import BanditPipeline, Followed
 from penstock.checkpoints import Checkpoint
-from penstock.config import Component
+from penstock.config import Component, SnapshotsSpec
 from penstock.errors import ConfigError, DataError, InUse, PenstockError, ServiceError, StoreError
 from penstock.outputs_config import MonitorSpec, ToTopics
 from penstock.runner import AnyPipeline
@@ -266,8 +266,8 @@ def _topics(pipeline: AnyPipeline) -> Iterator[Check]:
         wanted += [("answers", topic, answers) for topic in (answers.requests, answers.results)]
     for where, topic, to in wanted:
         yield _checked(where.replace("_", " "), _output, pipeline, to, where, topic)
-    if spec is not None and spec.topic is not None and spec.bootstrap is not None:
-        yield _checked("snapshot topic", _snapshot_topic, spec.bootstrap, spec.settings, spec.topic)
+    if spec is not None and spec.topic is not None:
+        yield _checked("snapshot topic", _snapshot_topic, pipeline, spec, spec.topic)
 
 
 def _output(pipeline: AnyPipeline, to: ToTopics, where: str, topic: str) -> str:
@@ -278,10 +278,10 @@ def _output(pipeline: AnyPipeline, to: ToTopics, where: str, topic: str) -> str:
     return _there_or_made(connection, topic, create=to.create)
 
 
-def _snapshot_topic(bootstrap: str, settings: Mapping[str, Any], topic: str) -> str:
-    from penstock.kafka.client import Connection
+def _snapshot_topic(pipeline: AnyPipeline, spec: SnapshotsSpec, topic: str) -> str:
+    from penstock.kafka.letters import connected
 
-    connection = Connection(bootstrap=bootstrap, settings=settings)
+    connection = connected(spec, pipeline.source, where="snapshots")
     connection.resolved()
     return _there_or_made(connection, topic, create=True)
 

@@ -165,7 +165,8 @@ def _parser() -> argparse.ArgumentParser:
 
     snapshots = command("snapshots", _snapshots, "look at stored models, and move what serves")
     snapshots.add_argument(
-        "action", choices=["ls", "show", "promote", "rollback", "hold", "release", "verify", "mirror"]
+        "action",
+        choices=["ls", "show", "log", "promote", "rollback", "hold", "release", "verify", "mirror"],
     )
     snapshots.add_argument("path", help="directory of the snapshots; of `mirror`, or kafka://host:port/topic")
     snapshots.add_argument(
@@ -332,7 +333,8 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     print(
         f"{'stopped' if outcome.stopped else 'done'} at event {outcome.events:,}"
-        f" ({outcome.events - outcome.resumed_at:,} learned in this run, {outcome.rejected:,} bad records)"
+        f" ({outcome.events - outcome.resumed_at:,} learned in this run, {outcome.rejected:,} bad records"
+        + (f", {outcome.duplicates:,} duplicates)" if outcome.duplicates else ")")
         + (f"; version {outcome.serving} serves" if outcome.serving else "")
         + f"; digest {outcome.digest}"
     )

@@ -7,7 +7,6 @@ parameter is declared once, beside the code that uses it, and is checked here wi
 from __future__ import annotations
 
 import difflib
-import functools
 import hashlib
 import inspect
 import json
@@ -25,129 +24,38 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
-    create_model,
     model_validator,
 )
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 
 from penstock import drift, learners, replay, sources
+from penstock.components import Component, NestedError, Registered
 from penstock.errors import ConfigError
 from penstock.events import Task, TaskKind
-from penstock.outputs_config import OUTPUTS, AnswersSpec, DeadLetterSpec, EventsSpec, MonitorSpec, TopicName
+from penstock.outputs_config import (
+    OUTPUTS,
+    AnswersSpec,
+    DeadLetterSpec,
+    EventsSpec,
+    MonitorSpec,
+    TopicName,
+    check_topics,
+)
 from penstock.registry import resolve
 from penstock.trials import Guard, RollbackRules, ShadowRules
 
-__all__ = ["Component", "Pipeline", "load", "parse", "read"]
+__all__ = ["Component", "Pipeline", "Strict", "load", "parse", "read"]
 
 # Options of every source that say what a record's fields are.
 _MAPS_FIELDS = {"label", "weight", "id", "time", "features", "ignore", "types", "classes"}
-
-# What the engine hands to a constructor itself; never a key of the configuration.
-_GIVEN_BY_ENGINE = {"self", "task", "seed"}
 
 
 class Strict(BaseModel):
     """A mapping whose unknown keys are errors, and that never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Component(Strict):
-    """A class named by its kind, and the keywords to build it with."""
-
-    kind: str
-    parameters: dict[str, Any] = {}
-
-
-class Registered:
-    """Pydantic's view of a component: any kind of a registry, with the keys its constructor takes."""
-
-    def __init__(self, registry: Mapping[str, str], what: str) -> None:
-        self._registry = registry
-        self._what = what
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.validate)
-
-    def validate(self, given: Any) -> Component:
-        """Check the mapping of a component against the constructor that it names."""
-        if isinstance(given, Component):
-            return given
-        if not isinstance(given, Mapping) or not isinstance(given.get("kind"), str):
-            raise ValueError(  # noqa: TRY004  pydantic turns a ValueError, not a TypeError, into a message
-                f"expected a mapping with a `kind` ({', '.join(sorted(self._registry))} or 'module:Class')"
-            )
-        parameters = {key: value for key, value in given.items() if key != "kind"}
-        try:
-            schema = _parameters_of(resolve(given["kind"], self._registry, what=self._what))
-        except ConfigError as error:
-            raise ValueError(str(error)) from error
-        try:
-            checked = schema.model_validate(parameters)
-        except ValidationError as error:
-            raise _NestedError(error, schema) from error
-        # As the annotations have them ("10" for a number is 10), but without what was not given.
-        return Component(kind=given["kind"], parameters={name: getattr(checked, name) for name in parameters})
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return self.json_schema({})
-
-    def json_schema(self, ours: Mapping[str, Any]) -> dict[str, Any]:
-        """One alternative for each registered kind, all of them with the properties `ours` too."""
-        kinds = []
-        for kind, target in self._registry.items():
-            one = _parameters_of(resolve(target, {}, what=self._what)).model_json_schema()
-            one["title"] = f"{self._what}: {kind}"
-            one["properties"] = {"kind": {"const": kind}, **ours, **one.get("properties", {})}
-            one["required"] = ["kind", *one.get("required", [])]
-            kinds.append(one)
-        other = {
-            "type": "object",
-            "title": f"{self._what}: a class of your own",
-            "properties": {"kind": {"type": "string", "pattern": ":"}, **ours},
-            "required": ["kind"],
-        }
-        return {"oneOf": [*kinds, other]}
-
-
-class _NestedError(ValueError):
-    """Carries the errors of a component out through pydantic, which would flatten them to one text."""
-
-    def __init__(self, error: ValidationError, schema: type[BaseModel]) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.schema = schema
-
-
-@functools.cache
-def _parameters_of(cls: Any) -> type[BaseModel]:
-    """Model of the keywords that ``cls(...)`` takes, from its annotations."""
-    constructor = cls.__init__
-    try:
-        hints = typing.get_type_hints(constructor, include_extras=True)
-    except NameError:  # somebody else's class, whose annotations only a type checker can read
-        hints = {}
-    fields: dict[str, Any] = {}
-    takes_any = False
-    for name, parameter in inspect.signature(constructor).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            takes_any = True
-        elif name not in _GIVEN_BY_ENGINE and parameter.kind is not parameter.VAR_POSITIONAL:
-            default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
-    model: type[BaseModel] = create_model(
-        cls.__name__,
-        __config__=ConfigDict(
-            extra="allow" if takes_any else "forbid", arbitrary_types_allowed=True, strict=False
-        ),
-        **fields,
-    )
-    return model
 
 
 SourceSpec = Annotated[Component, Registered(sources.SOURCES, "source")]
@@ -160,7 +68,7 @@ PipelineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 _P = TypeVar("_P", bound=BaseModel)
 
-Reaction = Literal["log", "reset", "warm_restart"]
+Reaction = Literal["log", "reset", "warm_restart", "bump", "background", "recall"]
 
 
 class _Rule(Strict):
@@ -192,28 +100,46 @@ class _Rule(Strict):
 class DriftRule(_Rule):
     """One detector, a copy of it for each learner it watches.
 
-    `react` is the answer to a loss that rose; one that fell is only reported. What is watched belongs to a
-    learner (``loss``, ``error``, ``prediction``) or to the events (``label``, ``feature:NAME``, where NAME
-    has dots between its levels): then there is one detector for all, and nothing to react with.
+    `react` is the answer to a loss that rose; one that fell is only reported. No answer changes what serves:
+    ``reset`` and ``warm_restart`` start the learner afresh, ``bump`` makes it learn faster, ``background``
+    starts a copy beside it, ``recall`` goes back to what it knew of an earlier concept.
+
+    What is watched belongs to a learner (``loss``, ``error``, ``prediction``) or to the events
+    (``label``, ``feature:NAME``, where NAME has dots between its levels): then there is one detector for
+    all, and nothing to react with. An input detector is always on the ``inputs``, all of them.
     `false_alarm_every` takes the place of the detector's threshold, for values that look like `series`.
     """
 
-    registered = Registered(drift.DETECTORS, "detector")
-    on: Annotated[str, Field(pattern=r"^(loss|error|prediction|label|feature:.+)$")] = "loss"
+    registered = Registered(drift.KINDS, "detector")
+    on: Annotated[str, Field(pattern=r"^(loss|error|prediction|label|inputs|feature:.+)$")] = "loss"
     react: Reaction = "log"
     learners: list[str] | None = None
     false_alarm_every: Annotated[int, Ge(100)] | None = None
     series: str = "own"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _on_inputs(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and given.get("kind") in drift.INPUT_DETECTORS:
+            return {"on": "inputs", **given}
+        return given
+
     @model_validator(mode="after")
     def _can_be_built(self) -> DriftRule:
+        takes = getattr(resolve(self.kind, drift.KINDS, what="detector"), "domain", "numbers")
+        if (takes == "inputs") != self.of_inputs:
+            raise ValueError(
+                f"`on: {self.on}`: {self.kind} watches {'the inputs' if takes == 'inputs' else 'numbers'}"
+            )
+        if self.of_inputs and self.series != "own":
+            raise ValueError(f"`series`: has no meaning with {self.kind}")
         if self.of_events and self.learners is not None:
             raise ValueError(f"`learners`: there is one detector on: {self.on}, whatever the learners")
         if self.react != "log" and self.on not in ("loss", "error"):
-            raise ValueError(f"`react`: only a loss or an error that rose is answered, not a {self.on}")
-        if self.false_alarm_every is not None:
+            raise ValueError(f"`react`: only a loss or an error that rose is answered, not `on: {self.on}`")
+        if self.false_alarm_every is not None or self.of_inputs:
             try:
-                self.build()
+                self.build_inputs() if self.of_inputs else self.build()
             except ConfigError as error:
                 raise ValueError(str(error)) from error
         return self
@@ -221,10 +147,20 @@ class DriftRule(_Rule):
     @property
     def of_events(self) -> bool:
         """Whether it watches the events themselves, not a learner."""
-        return self.on == "label" or self.on.startswith("feature:")
+        return self.on == "label" or self.of_inputs or self.on.startswith("feature:")
+
+    @property
+    def of_inputs(self) -> bool:
+        """Whether it watches whole events; `build_inputs` builds its detector then, and `build` otherwise."""
+        return self.on == "inputs"
+
+    def build_inputs(self) -> drift.InputDetector:
+        """Build the detector of whole events."""
+        every = {} if self.false_alarm_every is None else {"false_alarm_every": self.false_alarm_every}
+        return drift.build_inputs(self.kind, **every, **self.parameters)
 
     def build(self) -> drift.Detector:
-        """Build the detector."""
+        """Build the detector of a series."""
         return drift.build(
             self.kind, false_alarm_every=self.false_alarm_every, series=self.series, **self.parameters
         )
@@ -313,6 +249,30 @@ class ShadowSpec(Strict):
         return ShadowRules(**plain, guards=guards, rollback=rollback)
 
 
+class AnchorsSpec(Strict):
+    """Events that are set aside and never learned, to measure forgetting; see `penstock.anchors.Anchors`.
+
+    `every` is rounded up to whole ticks. With a `margin`, nothing is promoted whose mean loss on the anchors
+    of any stratum is higher than that of what serves by more. That is a plain comparison of two means, on
+    the same events each time: it bounds no probability of an error.
+    """
+
+    strata: Annotated[int, Ge(2), Le(1000)] = 5
+    size: Annotated[int, Ge(1), Le(100_000)] = 200
+    every: Annotated[int, Ge(2)] = 10_000
+    margin: Annotated[float, Ge(0), Lt(1)] | None = None
+
+    @model_validator(mode="after")
+    def _most_are_learned(self) -> AnchorsSpec:
+        if 2 * self.size > self.every:
+            raise ValueError(f"`size`: at most half of the {self.every} events of a stratum can be set aside")
+        return self
+
+    def sizes(self, tick: int) -> dict[str, int]:
+        """Return what `Anchors` takes."""
+        return {"strata": self.strata, "size": self.size, "every": -(-self.every // tick) * tick}
+
+
 class DedupSpec(Strict):
     """How many ids to remember, so that an event that comes twice is learned once."""
 
@@ -367,6 +327,7 @@ class Pipeline(Strict):
     serving: str | None = None
     drift: list[DriftRule] = []
     replay: ReplayRule | None = None
+    anchors: AnchorsSpec | None = None
     shadow: ShadowSpec | None = None
     snapshots: SnapshotsSpec | None = None
     checkpoint: CheckpointSpec | None = None
@@ -393,7 +354,7 @@ class Pipeline(Strict):
         for i, rule in enumerate(self.drift):
             if rule.react == "warm_restart" and self.replay is None:
                 raise ValueError(f"`drift[{i}].react: warm_restart` needs a `replay` buffer to restart from")
-            needed = getattr(resolve(rule.kind, drift.DETECTORS, what="detector"), "domain", "numbers")
+            needed = getattr(resolve(rule.kind, drift.KINDS, what="detector"), "domain", "numbers")
             fed = rule.values_lie_in(self.task)
             if (needed == "bits" and fed != "bits") or (needed == "unit" and fed == "numbers"):
                 accepted = "0 and 1" if needed == "bits" else "numbers in [0, 1]"
@@ -401,9 +362,16 @@ class Pipeline(Strict):
         for i, guard in enumerate(self.shadow.guards if self.shadow else []):
             if self.task == "regression" and guard.on != "loss":
                 raise ValueError(f"`shadow.guards[{i}].on`: a regression has no {guard.on}; expected loss")
+        if self.anchors is not None and self.anchors.margin is not None and self.shadow is None:
+            raise ValueError("`anchors.margin` needs `shadow`: nothing is promoted without the gate")
         if self.snapshots is not None and self.shadow is None:
             raise ValueError("`snapshots` needs `shadow`: nothing is stored to serve without the gate")
         self._check_paths()
+        check_topics(
+            self.source.parameters.get("bootstrap"),
+            {"topics": self.source.parameters.get("topics")},
+            {"dead_letters": self.dead_letters, "events": self.events, "snapshots": self.snapshots},
+        )
         return self
 
     def _check_paths(self) -> None:
@@ -467,6 +435,8 @@ class Pipeline(Strict):
         given["fields"] = {k: v for k, v in self.source.parameters.items() if k in _MAPS_FIELDS}
         if (metadata := self.source.parameters.get("metadata")) is not None:  # of messages of Kafka
             given["fields"]["metadata"] = dict(metadata)
+        if self.anchors is None:
+            del given["anchors"]
         if self.dedup is None:
             del given["dedup"]  # a state is the same whether there was such a thing when it was written
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
@@ -591,7 +561,7 @@ def explained(error: ValidationError, schema: type[BaseModel], prefix: str = "")
     for item in error.errors(include_url=False):
         path = prefix + _path(item["loc"])
         nested = item.get("ctx", {}).get("error")
-        if isinstance(nested, _NestedError):
+        if isinstance(nested, NestedError):
             yield from explained(nested.error, nested.schema, f"{path}." if path else "")
         elif item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])

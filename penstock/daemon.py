@@ -49,6 +49,8 @@ def run(
         As `penstock.runner.run`; `ServiceError` if the monitor's port is taken.
     """
     status = Status(pipeline.name)
+    if json_log:
+        log_lines.install(pipeline.name)
     with _signals(status) as asked:
         observers, monitor = _observers(pipeline, status, json_log=json_log)
         try:
@@ -135,11 +137,11 @@ def _observers(pipeline: AnyPipeline, status: Status, *, json_log: bool) -> tupl
         observers.append(log_lines.Reporting(status))
     publisher = None
     spec = pipeline.snapshots
-    if spec is not None and spec.topic is not None and spec.bootstrap is not None:
-        from penstock.kafka.client import Connection
+    if spec is not None and spec.topic is not None:
+        from penstock.kafka.letters import connected
         from penstock.kafka.publisher import Publisher, Publishing
 
-        connection = Connection(bootstrap=spec.bootstrap, settings=spec.settings)
+        connection = connected(spec, pipeline.source, where="snapshots")
         connection.resolved()  # a secret that is missing is said now, not in the background
         publisher = Publisher(SnapshotStore(spec.path), connection, spec.topic)
         observers.append(Publishing(publisher))

@@ -11,21 +11,22 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock import learners, replay
-from penstock.config import DriftRule, GuardSpec, Pipeline
+from penstock.anchors import Anchors
+from penstock.config import GuardSpec, Pipeline
 from penstock.errors import ConfigError, DataError, PenstockError
 from penstock.events import Batch, Task
-from penstock.gate import Fading
+from penstock.inputs import InputWatch
+from penstock.lanes import Lane, Tail, Watched, judged_events
 from penstock.learners.base import Learner
 from penstock.metrics import LossKind, Metrics, bounded_losses
 from penstock.notices import Notice
-from penstock.shadow import Contender, Shadow
+from penstock.shadow import Shadow
 from penstock.state import State, digest, prefixed, section
 
 __all__ = ["BASELINES", "Engine"]
@@ -41,148 +42,16 @@ _REACTIONS: Final = {
     "log": "noted",
     "reset": "the learner starts afresh",
     "warm_restart": "the learner starts afresh from what is remembered since the change",
+    "bump": "the learner learns faster",
+    "background": "a fresh copy of the learner starts beside it",
+    "recall": "what is remembered of earlier concepts is tried",
 }
 
 _KINDS: Final[Mapping[str, LossKind]] = {"error": "error", "logloss": "logloss"}
 
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
 _SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
-_MIN_RECENT: Final = 512  # events after a restart before a learner may be proposed for serving
-
-
-@dataclass(frozen=True, slots=True)
-class _Alarm:
-    """What a detector found, and when."""
-
-    before: float
-    after: float
-    width: int
-    event: int  # events seen by then, the one that gave the alarm included
-    n_offered: int  # events that the replay buffer will have been offered by then
-
-    @property
-    def rose(self) -> bool:
-        """Whether things got worse."""
-        return self.after > self.before
-
-
-class _Watched:
-    """A detector on numbers of a learner or of the events, and the first alarm since the last tick ended."""
-
-    def __init__(self, rule: DriftRule) -> None:
-        self.rule = rule
-        self.detector = rule.build()
-        self.alarm: _Alarm | None = None
-
-    def update(
-        self, values: NDArray[np.float64], judged: NDArray[np.intp] | None, n_before: int, n_offered: int
-    ) -> None:
-        """Take the numbers of the events at `judged` (None: all) of a batch that comes after `n_before`."""
-        found = self.detector.update(values)
-        if found is not None and self.alarm is None:
-            place = found.index if judged is None else int(judged[found.index])
-            self.alarm = _Alarm(
-                before=found.before,
-                after=found.after,
-                width=found.width,
-                event=n_before + place + 1,
-                n_offered=n_offered + found.index + 1,
-            )
-
-    def state(self) -> State:
-        state = prefixed(self.detector.state(), "detector")
-        if self.alarm is not None:
-            state["alarm"] = np.array(astuple(self.alarm), dtype=np.float64)
-        return state
-
-    def restore(self, state: State) -> None:
-        self.detector.restore(section(state, "detector"))
-        alarm = state.get("alarm")
-        if isinstance(alarm, np.ndarray):
-            before, after, *counts = alarm.tolist()
-            self.alarm = _Alarm(before, after, *map(int, counts))
-        else:
-            self.alarm = None
-
-
-class _Lane:
-    """One learner and everything that watches it."""
-
-    def __init__(self, name: str, pipeline: Pipeline) -> None:
-        self.name = name
-        self.spec = pipeline.learners[name]
-        self._task = pipeline.learning_task
-        self._seed = pipeline.seed
-        self.learner = self._build()
-        self.metrics = Metrics(self._task, window=pipeline.metrics.window, fading=pipeline.metrics.fading)
-        self.watched = [
-            _Watched(rule)
-            for rule in pipeline.drift
-            if not rule.of_events and (rule.learners is None or name in rule.learners)
-        ]
-        self.recent_loss = Fading()
-        self.n_recent = 0  # events in it
-        self.lineage = 0  # how often it was restarted
-
-    def _build(self) -> Learner:
-        try:
-            learner = learners.build(self.spec.kind, self._task, seed=self._seed, **self.spec.parameters)
-        except Exception as error:  # it may be anyone's class
-            what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
-            raise ConfigError(f"`learners.{self.name}`: {what}{error}") from error
-        if not isinstance(learner, Learner):
-            raise ConfigError(
-                f"`learners.{self.name}`: {self.spec.kind} is no learner: "
-                f"see `penstock.learners.base.Learner` for the methods that it needs"
-            )
-        return learner
-
-    def restart(self) -> None:
-        """Begin with a fresh learner; its scores so far stay what they are."""
-        self.learner = self._build()
-        self.lineage += 1
-        self.recent_loss = Fading()
-        self.n_recent = 0
-        for watched in self.watched:
-            watched.detector.reset()
-
-    def set_back(self, learner: State) -> None:
-        """Go on from an earlier state of the same learner."""
-        self.learner.restore(learner)
-        self.recent_loss = Fading()
-        self.n_recent = 0
-        for watched in self.watched:
-            watched.detector.reset()
-
-    def contender(self, n_offered: int) -> Contender:
-        return Contender(
-            kind=self.spec.kind,
-            lineage=self.lineage,
-            recent_loss=self.recent_loss.mean if self.n_recent >= _MIN_RECENT else math.nan,
-            freeze=self.learner.freeze,
-            live=lambda: {"n_offered": n_offered, **prefixed(self.learner.state(), "learner")},
-        )
-
-    def state(self) -> State:
-        state: State = {
-            "lineage": self.lineage,
-            "n_recent": self.n_recent,
-            **prefixed(self.recent_loss.state(), "recent_loss"),
-            **prefixed(self.learner.state(), "learner"),
-            **prefixed(self.metrics.state(), "metrics"),
-        }
-        for i, watched in enumerate(self.watched):
-            state |= prefixed(watched.state(), f"watched/{i}")
-        return state
-
-    def restore(self, state: State) -> None:
-        self.lineage = int(state["lineage"])  # type: ignore[arg-type]
-        self.n_recent = int(state["n_recent"])  # type: ignore[arg-type]
-        self.recent_loss.restore(section(state, "recent_loss"))
-        self.learner.restore(section(state, "learner"))
-        self.metrics.restore(section(state, "metrics"))
-        for i, watched in enumerate(self.watched):
-            watched.restore(section(state, f"watched/{i}"))
+_UNWATCHED_TICKS: Final = 16  # learned at one go: what is known of 4,096 events fits into a cache
 
 
 class _Guarded:
@@ -265,7 +134,7 @@ class Engine:
         self.n_events = 0
         self.classes: list[str] = []
         self._class_numbers: dict[str, int] = {}
-        self._lanes = {name: _Lane(name, pipeline) for name in pipeline.learners}
+        self._lanes = {name: Lane(name, pipeline) for name in pipeline.learners}
         self._baselines = {
             name: (
                 learners.build(kind, self.task),
@@ -273,17 +142,28 @@ class Engine:
             )
             for name, kind in BASELINES[self.task.kind].items()
         }
-        self._watched = [_Watched(rule) for rule in pipeline.drift if rule.of_events]
+        self._watched = [Watched(r) for r in pipeline.drift if r.of_events and not r.of_inputs]
+        self._inputs = [InputWatch(rule) for rule in pipeline.drift if rule.of_inputs]
         self._scale = _LabelScale()
         self._replay = (
             replay.build(pipeline.replay.kind, seed=pipeline.seed, **pipeline.replay.parameters)
             if pipeline.replay
             else None
         )
+        self._weighing = self._replay if isinstance(self._replay, replay.WeighingBuffer) else None
+        self._rows_are_read = any(getattr(lane.learner, "reads_rows", True) for lane in self._lanes.values())
+        self._anchors = Anchors(**pipeline.anchors.sizes(pipeline.tick)) if pipeline.anchors else None
         self.shadow = (
-            Shadow(pipeline.shadow.rules, serving=pipeline.first_serving) if pipeline.shadow else None
+            Shadow(
+                pipeline.shadow.rules,
+                serving=pipeline.first_serving,
+                harm=self._harm if pipeline.anchors and pipeline.anchors.margin is not None else None,
+            )
+            if pipeline.shadow
+            else None
         )
         self._guards = [_Guarded(guard) for guard in pipeline.shadow.guards] if pipeline.shadow else []
+        self._tail = Tail() if any(rule.react == "recall" for rule in pipeline.drift) else None
 
     def progress(self, batch: Batch) -> list[Notice]:
         """Score and learn every event in order; react wherever a tick ends.
@@ -304,7 +184,7 @@ class Engine:
             If a learner fails on an event; the engine must not be used any further.
         """
         notices: list[Notice] = []
-        for part in self.ticks(self._numbered(batch)):
+        for part in self._cut(self._numbered(batch), self._stride()):
             self._learn(part)
             if self.n_events % self.pipeline.tick == 0:
                 notices += self._end_tick()
@@ -312,12 +192,24 @@ class Engine:
 
     def ticks(self, batch: Batch) -> Iterator[Batch]:
         """Cut a batch where ticks end. Each part has to be progressed over before the next is asked for."""
-        tick = self.pipeline.tick
+        return self._cut(batch, self.pipeline.tick)
+
+    def _cut(self, batch: Batch, step: int) -> Iterator[Batch]:
+        """Cut a batch wherever the number of events is divisible by `step`."""
         start = 0
         while start < len(batch):
-            stop = min(len(batch), start + tick - self.n_events % tick)
+            stop = min(len(batch), start + step - self.n_events % step)
             yield batch if stop - start == len(batch) else batch.slice(start, stop)
             start = stop
+
+    def _stride(self) -> int:
+        """How many events are learned at one go: a tick, or several if nothing can happen between them.
+
+        Of many classes, and so large predictions, one tick is enough at a time.
+        """
+        waits = self._watched or self._inputs or self._replay is not None or self.shadow is not None
+        waits = waits or self._anchors is not None or any(lane.watched for lane in self._lanes.values())
+        return self.pipeline.tick * (1 if waits or self.task.kind != "binary" else _UNWATCHED_TICKS)
 
     def _numbered(self, batch: Batch) -> Batch:
         """Replace class names by their numbers, in the order of first sighting."""
@@ -343,10 +235,12 @@ class Engine:
         judged = None if counted.all() else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
         n_offered = self._replay.n_offered if self._replay is not None else 0
+        learned, aside = self._set_aside(batch, counted)
         losses: dict[str, NDArray[np.float64]] = {}
+        renewing: dict[str, NDArray[np.float64]] = {}  # losses of those whose weights serving is to get
         for name, lane in self._lanes.items():
             with self._blaming(f"learner `{name}`", len(batch)):
-                predictions = lane.learner.progress(batch)
+                predictions = lane.learner.progress(learned)
                 self._require_finite(predictions)
                 lane.metrics.update(predictions, batch.labels, batch.weights)
             if judged is not None:
@@ -364,12 +258,24 @@ class Engine:
                 losses[name] = self._losses(predictions, events)
                 lane.recent_loss.update(losses[name])
                 lane.n_recent += len(events)
+            for rival in lane.rivals:
+                with self._blaming(f"learner `{name}`, beside itself,", len(batch)):
+                    predictions = rival.learner.progress(learned)
+                    self._require_finite(predictions)
+                if self._can_judge:
+                    own = self._losses(predictions if judged is None else predictions[judged], events)
+                    rival.compare(losses[name], own)
+                    if rival is lane.incumbent:
+                        renewing[name] = own
         for watched in self._watched:
             with self._blaming(f"detector `{watched.rule.kind}` on {watched.rule.on}", len(batch)):
                 values, places = _of_events(watched.rule.on, events)
                 if judged is not None:
                     places = judged[places]
                 watched.update(values, places, self.n_events, n_offered)
+        for inputs in self._inputs:
+            with self._blaming(f"detector `{inputs.rule.kind}`", len(batch)):
+                inputs.update(events, judged, self.n_events)
         prior: NDArray[np.float64] | None = None
         for name, (learner, scores) in self._baselines.items():
             with self._blaming(f"baseline `{name}`", len(batch)):
@@ -378,17 +284,67 @@ class Engine:
             if self.shadow is not None and prior is None and self._can_judge:
                 prior = self._losses(predictions if judged is None else predictions[judged], events)
         if self.shadow is not None and prior is not None:
-            lineages = {name: lane.lineage for name, lane in self._lanes.items()}
+            lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
             slices = [guarded.outside(events) for guarded in self._guards]
             with self._blaming("a frozen model", len(batch)):
                 self.shadow.observe(
-                    losses, lineages, prior, lambda model: self._judged(model.predict(events), events, slices)
+                    losses | renewing,
+                    lineages,
+                    prior,
+                    lambda model: self._judged(model.predict(events), events, slices),
                 )
         if self._replay is not None:
-            self._replay.offer(events)
+            offered = events if aside is None else events.take(np.flatnonzero(~aside))
+            self._replay.offer(offered if self._rows_are_read else offered.hashed())
+            if losses and self._weighing is not None:
+                weights = np.mean(list(losses.values()), axis=0)
+                self._weighing.weigh(weights if aside is None else weights[~aside])
+        if self._tail is not None:
+            self._tail.extend(events)
         if self.task.kind == "regression":
             self._scale.update(events.labels)
         self.n_events += len(batch)
+
+    def _set_aside(self, batch: Batch, counted: NDArray[np.bool_]) -> tuple[Batch, NDArray[np.bool_] | None]:
+        """Keep anchors of the batch: return it with weight 0 for them, and which of its events they are.
+
+        Only events that count become anchors, and only those that count are told of. None if there are none.
+        """
+        if self._anchors is None:
+            return batch, None
+        aside = self._anchors.aside(self.n_events, len(batch)) & counted
+        if not aside.any():
+            return batch, None
+        anchors = batch.take(np.flatnonzero(aside))
+        self._anchors.put(anchors if self._rows_are_read else anchors.hashed())
+        return batch.with_weights(np.where(aside, 0.0, batch.weights)), aside[counted]
+
+    def _scores(self, events: Batch) -> dict[str, float]:
+        """How well each learner predicts anchors now: accuracy, or 1 less the bounded loss."""
+        return {
+            name: 1.0 - float(self._losses(lane.learner.predict(events), events, "error").mean())
+            for name, lane in self._lanes.items()
+        }
+
+    def _harm(self, candidate: Any, serving: Any) -> str | None:
+        """Name the first stratum on whose anchors a frozen model loses more than the margin allows."""
+        rule = self.pipeline.anchors
+        if rule is None or rule.margin is None or self._anchors is None:
+            return None
+        for first, events in self._anchors.sets:
+            new, old = (
+                float(self._losses(model.predict(events), events).mean()) for model in (candidate, serving)
+            )
+            if new - old > rule.margin:
+                return (
+                    f"loses {new - old:.4f} more than what serves on {len(events):,} anchors "
+                    f"of the stratum from event {first:,} on"
+                )
+        return None
+
+    def forgetting(self) -> dict[str, dict[str, Any]]:
+        """Measure what every learner has forgotten of its anchors; see `penstock.anchors.Anchors.measure`."""
+        return self._anchors.measure(self._scores) if self._anchors is not None else {}
 
     def _require_finite(self, predictions: NDArray[np.float64]) -> None:
         finite = np.isfinite(predictions)
@@ -435,57 +391,81 @@ class Engine:
 
     def _end_tick(self) -> list[Notice]:
         self._scale.end_tick()
-        restarts = sum(lane.lineage for lane in self._lanes.values())
+        lineages = [lane.lineage for lane in self._lanes.values()]
         notices = [self._notice(watched, watched.rule.on) for watched in self._watched if watched.alarm]
         for watched in self._watched:
             watched.alarm = None
+        notices += [notice for inputs in self._inputs for notice in inputs.end_tick()]
         notices += [notice for lane in self._lanes.values() for notice in self._react(lane)]
         self._learn_replayed()
+        if self._anchors is not None:
+            self._anchors.end_tick(self.n_events, self._scores)
         if self.shadow is not None and self._can_judge:
-            if sum(lane.lineage for lane in self._lanes.values()) > restarts:
+            if [lane.lineage for lane in self._lanes.values()] != lineages:
                 notices += self.shadow.new_epoch(self.n_events)
+        notices += self._settle()
+        if self.shadow is not None and self._can_judge:
             n_offered = self._replay.n_offered if self._replay is not None else 0
             contenders = {name: lane.contender(n_offered) for name, lane in self._lanes.items()}
             served = self.shadow.serving
-            for notice in self.shadow.end_tick(self.n_events, contenders):
+            lane = self._lanes[served]
+            old = lane.incumbent
+            incumbent = None if old is None else lane.contender(n_offered, incumbent=old)
+            for notice in self.shadow.end_tick(self.n_events, contenders, incumbent):
                 notices.append(notice)
                 if notice.what == "rolled_back" and notice.learner == served:
                     self._set_back(self._lanes[served], self.shadow)
         return notices
 
-    def _set_back(self, lane: _Lane, shadow: Shadow) -> None:
+    def _set_back(self, lane: Lane, shadow: Shadow) -> None:
         """Let a learner go on from where it was when what serves again was frozen.
 
         Of the events since then it learns those that the replay buffer holds, once.
         """
         version, rules = shadow.serving_version, shadow.rules.rollback
-        if version is None or version.live is None or version.lineage != lane.lineage or rules is None:
+        if version is None or version.live is None or rules is None:
             return
-        lane.set_back(section(version.live, "learner"))
+        lane.set_back(section(version.live, "learner"), version.lineage)
         if self._replay is not None and rules.relearn:
             since = self._replay.contents(since=int(version.live["n_offered"]))  # type: ignore[arg-type]
             if since is not None:
                 with self._blaming(f"learner `{lane.name}`", 0):
                     lane.learner.learn(since)
 
-    def _react(self, lane: _Lane) -> list[Notice]:
-        """Answer the alarms of the tick that just ended: report each, and restart at most once.
+    def _react(self, lane: Lane) -> list[Notice]:
+        """Answer the alarms of the tick that just ended: report each, and give one answer at most.
 
         Only a loss that rose is answered. One that fell is what learning is for: who starts afresh then
         begins to improve again, rings again, and never gets anywhere.
         """
         notices = [self._notice(watched, lane.name) for watched in lane.watched if watched.alarm]
-        restarts = [
+        answers = [
             (watched.rule, watched.alarm)
             for watched in lane.watched
             if watched.alarm is not None and watched.rule.react != "log" and watched.alarm.rose
         ]
         for watched in lane.watched:
             watched.alarm = None
-        if restarts:
-            rule, alarm = restarts[0]
-            lane.restart()
-            if rule.react == "warm_restart" and self._replay is not None:
+        if not answers:
+            lane.keep(self.n_events)
+            return notices
+        rule, alarm = answers[0]
+        change = alarm.event - alarm.width
+        match rule.react:
+            case "bump":
+                lane.bump()
+            case "background":
+                lane.begin_background()
+            case "recall" if self._can_judge and self._tail is not None:
+                events = self._tail.newest(judged_events(self.n_events - change))
+                with self._blaming(f"learner `{lane.name}`", 0):
+                    done = lane.recall(change, events, self._losses)
+                if done is not None:
+                    notices.append(self._reacted(lane, done))
+            case "reset":
+                lane.restart()
+            case "warm_restart" if self._replay is not None:
+                lane.restart()
                 # What was learned before the change would teach the old concept again, now and in replay.
                 self._replay.forget(before=alarm.n_offered - alarm.width)
                 remembered = self._replay.contents()
@@ -494,7 +474,24 @@ class Engine:
                         lane.learner.learn(remembered)
         return notices
 
-    def _notice(self, watched: _Watched, whose: str) -> Notice:
+    def _settle(self) -> list[Notice]:
+        """Decide between live learners and those beside them, where it is time."""
+        notices = []
+        version = self.shadow.serving_version if self.shadow is not None else None
+        for lane in self._lanes.values():
+            lineage = lane.lineage
+            serves = version is not None and version.learner == lane.name
+            text = lane.settle(version.lineage if serves and version is not None else None)
+            if text is not None:
+                notices.append(self._reacted(lane, text))
+            if lane.lineage != lineage and self.shadow is not None:
+                self.shadow.renewed(lane.name)
+        return notices
+
+    def _reacted(self, lane: Lane, text: str) -> Notice:
+        return Notice(what="reacted", event=self.n_events, learner=lane.name, text=text)
+
+    def _notice(self, watched: Watched, whose: str) -> Notice:
         """Report an alarm."""
         rule, alarm = watched.rule, watched.alarm
         assert alarm is not None
@@ -524,9 +521,17 @@ class Engine:
         sample = self._replay.sample(round(rule.ratio * self.pipeline.tick))
         if sample is not None:
             sample = sample.with_weights(sample.weights * rule.weight)
+            losses = []
             for lane in self._lanes.values():
                 with self._blaming(f"learner `{lane.name}`", 0):
-                    lane.learner.learn(sample)
+                    if lane.incumbent is not None:
+                        lane.incumbent.learner.learn(sample)
+                    if self._weighing is None or not self._can_judge:
+                        lane.learner.learn(sample)
+                    else:
+                        losses.append(self._losses(lane.learner.progress(sample), sample))
+            if self._weighing is not None and losses:
+                self._weighing.reweigh(np.mean(losses, axis=0))
 
     @property
     def learners(self) -> dict[str, Learner]:
@@ -562,8 +567,14 @@ class Engine:
             state |= prefixed(scores.state(), f"baselines/{name}/metrics")
         for i, watched in enumerate(self._watched):
             state |= prefixed(watched.state(), f"watched/{i}")
+        for i, inputs in enumerate(self._inputs):
+            state |= prefixed(inputs.state(), f"inputs/{i}")
         if self._replay is not None:
             state |= prefixed(self._replay.state(), "replay")
+        if self._anchors is not None:
+            state |= prefixed(self._anchors.state(), "anchors")
+        if self._tail is not None:
+            state |= prefixed(self._tail.state(), "tail")
         if self.shadow is not None:
             state |= prefixed(self.shadow.state(), "shadow")
         return state
@@ -587,8 +598,14 @@ class Engine:
             scores.restore(section(state, f"baselines/{name}/metrics"))
         for i, watched in enumerate(self._watched):
             watched.restore(section(state, f"watched/{i}"))
+        for i, inputs in enumerate(self._inputs):
+            inputs.restore(section(state, f"inputs/{i}"))
         if self._replay is not None:
             self._replay.restore(section(state, "replay"))
+        if self._anchors is not None:
+            self._anchors.restore(section(state, "anchors"))
+        if self._tail is not None:
+            self._tail.restore(section(state, "tail"))
         if self.shadow is not None:
             self.shadow.restore(section(state, "shadow"))
 

@@ -155,6 +155,7 @@ class Evaluation:
     learners: dict[str, dict[str, float]]
     baselines: dict[str, dict[str, float]]
     notices: list[Notice] = field(default_factory=list)
+    forgetting: dict[str, dict[str, Any]] = field(default_factory=dict)
     curves: _Curves | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -168,6 +169,9 @@ class Evaluation:
             "baselines": self.baselines,
             "drifts": [_plain(notice) for notice in self._of("drift")],
             "promotions": [_plain(notice) for notice in self._of("promoted")],
+            "rollbacks": [_plain(notice) for notice in self._of("rolled_back")],
+            "rejections": [_plain(notice) for notice in self._of("rejected", "withheld")],
+            **({"forgetting": self.forgetting} if self.forgetting else {}),
         }
 
     def as_report(self, *, notes: Sequence[str] = (), marks: Sequence[report.Mark] = ()) -> report.Report:
@@ -201,6 +205,7 @@ class Evaluation:
                     "before": notice.evidence["before"],
                     "after": notice.evidence["after"],
                     "reaction": notice.evidence["reaction"],
+                    "features": [shift["feature"] for shift in notice.evidence.get("features", [])],
                 }
                 for notice in self._of("drift")
             ],
@@ -217,20 +222,20 @@ class Evaluation:
                         "gain": notice.evidence["gain"],
                     },
                 }
-                for notice in self._of("promoted")
+                for notice in self._of("promoted", "rolled_back")
             ],
             "decisions": [
                 {"event": n.event, "what": n.what, "learner": n.learner, "text": n.text}
                 for n in self.notices
-                if n.what in ("opened", "rejected", "withheld")
+                if n.what in ("opened", "reacted", "rejected", "stale", "withheld")
             ],
             "gate": [self._trial(notice) for notice in self._of("opened")],
             "notes": list(notes),
             "marks": list(marks),
         }
 
-    def _of(self, what: str) -> list[Notice]:
-        return [notice for notice in self.notices if notice.what == what]
+    def _of(self, *what: str) -> list[Notice]:
+        return [notice for notice in self.notices if notice.what in what]
 
     def _trial(self, opened: Notice) -> report.Trial:
         """Return the e-process of one candidate, closed by the verdict that names its version."""
@@ -361,6 +366,7 @@ def evaluate(
         learners=engine.metrics(),
         baselines=engine.baselines(),
         notices=notices,
+        forgetting=engine.forgetting(),
         curves=points,
     )
 

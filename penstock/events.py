@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from penstock.errors import BadRecord
+from penstock.errors import BadRecord, PenstockError
 from penstock.state import State
 
-__all__ = ["Batch", "Features", "Row", "Task", "TaskKind"]
+__all__ = ["Batch", "Features", "NoRows", "Row", "Task", "TaskKind"]
 
 Row: TypeAlias = Mapping[str, Any]
 TaskKind: TypeAlias = Literal["binary", "multiclass", "regression"]
@@ -86,13 +86,28 @@ class Features:
         IndexError
             If there is no such event.
         """
+        from penstock._native.replay import gather
+
         if len(positions) and positions.min() < 0:
             raise IndexError(f"position {positions.min()} is out of bounds: it counts from the first event")
-        starts = self.indptr[positions]
-        lengths = self.indptr[positions + 1] - starts
-        indptr = np.concatenate(([0], np.cumsum(lengths)))
-        entries = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
-        return Features(indptr, self.indices[entries], self.values[entries], self.namespaces[entries])
+        indptr = np.zeros(len(positions) + 1, np.int64)
+        np.cumsum(self.indptr[positions + 1] - self.indptr[positions], out=indptr[1:])
+        nnz = int(indptr[-1])
+        taken = Features(
+            indptr, np.empty(nnz, np.uint32), np.empty(nnz, np.float64), np.empty(nnz, np.uint32)
+        )
+        gather(
+            np.ascontiguousarray(self.indptr),
+            np.ascontiguousarray(self.indices),
+            np.ascontiguousarray(self.values),
+            np.ascontiguousarray(self.namespaces),
+            np.ascontiguousarray(positions, np.int64),
+            indptr,
+            taken.indices,
+            taken.values,
+            taken.namespaces,
+        )
+        return taken
 
     @staticmethod
     def concat(parts: Sequence[Features]) -> Features:
@@ -106,6 +121,30 @@ class Features:
             np.concatenate([np.empty(0, np.float64), *(part.values for part in parts)]),
             np.concatenate([np.empty(0, np.uint32), *(part.namespaces for part in parts)]),
         )
+
+
+class NoRows(Sequence[Row]):
+    """The rows of events of which only the hashed features were kept: whoever asks for one is told so."""
+
+    __slots__ = ("_length",)
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> NoRows: ...
+
+    def __getitem__(self, at: int | slice) -> Row | NoRows:
+        places = range(self._length)[at]
+        if isinstance(places, range):
+            return NoRows(len(places))
+        raise PenstockError("of these events only the hashed features were kept, not their rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +163,8 @@ class Batch:
     times : float64, shape (n,)
         Event time in seconds since the Unix epoch; NaN where the record has none.
     rows : sequence of dicts, length n
-        The features as they came: scalars, strings, lists; one nested level is a namespace.
+        The features as they came: scalars, strings, lists; one nested level is a namespace. `NoRows` where
+        they were not kept, because nobody reads them.
     lines : sequence of str, length n, or None
         The feature part of each line ("|ns a:1 b") where the source was VW text.
     ids : sequence of str, length n, or None
@@ -236,9 +276,19 @@ class Batch:
             labels=self.labels[positions],
             weights=self.weights[positions],
             times=self.times[positions],
-            rows=[self.rows[i] for i in chosen],
+            rows=NoRows(len(chosen)) if isinstance(self.rows, NoRows) else [self.rows[i] for i in chosen],
             lines=None if self.lines is None else [self.lines[i] for i in chosen],
             ids=None if self.ids is None else [self.ids[i] for i in chosen],
+        )
+
+    def hashed(self) -> Batch:
+        """Return the same events without rows, lines and ids: for who keeps them for native learners."""
+        return Batch(
+            features=self.features,
+            labels=self.labels,
+            weights=self.weights,
+            times=self.times,
+            rows=NoRows(len(self)),
         )
 
     def events(self) -> Iterator[Batch]:
@@ -260,7 +310,11 @@ class Batch:
             labels=np.concatenate([part.labels for part in parts]),
             weights=np.concatenate([part.weights for part in parts]),
             times=np.concatenate([part.times for part in parts]),
-            rows=[row for part in parts for row in part.rows],
+            rows=(
+                NoRows(sum(map(len, parts)))
+                if any(isinstance(part.rows, NoRows) for part in parts)
+                else [row for part in parts for row in part.rows]
+            ),
             lines=[line for part in parts for line in part.lines or ()] if with_lines else None,
             ids=[id_ for part in parts for id_ in part.ids or ()] if with_ids else None,
         )
@@ -275,8 +329,10 @@ class Batch:
             "labels": self.labels,
             "weights": self.weights,
             "times": self.times,
-            "rows": _bytes(orjson.dumps(list(self.rows), default=_plain, option=orjson.OPT_NON_STR_KEYS)),
         }
+        if not isinstance(self.rows, NoRows):
+            rows = orjson.dumps(list(self.rows), default=_plain, option=orjson.OPT_NON_STR_KEYS)
+            state["rows"] = _bytes(rows)
         if self.lines is not None:
             state["lines"] = _bytes(orjson.dumps(list(self.lines)))
         if self.ids is not None:
@@ -291,7 +347,7 @@ class Batch:
             labels=state["labels"],
             weights=state["weights"],
             times=state["times"],
-            rows=orjson.loads(state["rows"].tobytes()),
+            rows=orjson.loads(state["rows"].tobytes()) if "rows" in state else NoRows(len(state["labels"])),
             lines=orjson.loads(state["lines"].tobytes()) if "lines" in state else None,
             ids=orjson.loads(state["ids"].tobytes()) if "ids" in state else None,
         )

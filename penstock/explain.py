@@ -175,7 +175,9 @@ class ExplainingEngine(BanditEngine):
         if self.number is not None:
             at = self.number - self.n_events - 1
             return at if 0 <= at < len(logged) else None
-        places = np.flatnonzero(logged.offers.keys == np.uint64(self.key)) if self.key is not None else ()
+        if self.key is None:
+            return None
+        places = np.flatnonzero(logged.offers.keys == np.uint64(self.key))
         return int(places[0]) if len(places) else None
 
 

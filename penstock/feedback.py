@@ -25,6 +25,8 @@ from penstock.events import Row
 
 __all__ = ["MODES", "DecisionEvent", "Mode", "RewardEvent", "actions_of", "parse", "plain"]
 
+_ROUNDED: Final = 1e-3  # a log may have been written with few digits
+
 Mode: TypeAlias = Literal["online", "apprentice", "logging_only"]
 MODES: Final[tuple[str, ...]] = get_args(Mode)
 
@@ -353,4 +355,6 @@ def _distribution(given: object, actions: tuple[str, ...], path: str) -> tuple[f
             raise BadRecord("a probability", probability, path=path)
         if not 0.0 <= probability <= 1.0:
             raise BadRecord("a probability", probability, path=path)
+    if abs(math.fsum(given) - 1.0) > _ROUNDED:
+        raise BadRecord("probabilities that sum to 1", math.fsum(given), path=path)
     return tuple(map(float, given))

@@ -175,7 +175,8 @@ class ChangeGate:
         self.delta = delta
         self._bets = _bets(delta)
         self.n_events = 0
-        self._sums = np.zeros(1)  # of the gains since the start of each test; last, of all of them
+        self._sum = 0.0
+        self._sums_before = np.empty(0)  # what the sum was when each test started
         self._starts = np.empty(0, dtype=np.int64)  # numbers of the tests that are kept, from 1
         self._mantissa = np.empty((0, _N_BETS))
         self._exponent = np.empty((0, _N_BETS), dtype=np.int64)
@@ -190,8 +191,7 @@ class ChangeGate:
                 multiply_bets(mantissa, exponent, self._bets, now - self.delta)
             self.n_events += len(now)
             # cumsum adds one after the other; sum would add in pairs, and depend on where the stream was cut
-            for i, total in enumerate(self._sums):
-                self._sums[i] = np.cumsum(np.concatenate(([total], now)))[-1]
+            self._sum = float(np.cumsum(np.concatenate(([self._sum], now)))[-1])
 
     def _start(self) -> None:
         kept = slice(None) if len(self._starts) < _MAX_STARTS else [0, *range(2, _MAX_STARTS)]
@@ -199,7 +199,7 @@ class ChangeGate:
         self._starts = np.append(self._starts[kept], number)
         self._mantissa = np.vstack((self._mantissa[kept], np.ones((1, _N_BETS))))
         self._exponent = np.vstack((self._exponent[kept], np.zeros((1, _N_BETS), dtype=np.int64)))
-        self._sums = np.concatenate((self._sums[:-1][kept], [0.0], self._sums[-1:]))
+        self._sums_before = np.append(self._sums_before[kept], self._sum)
 
     @property
     def log_e(self) -> float:
@@ -210,12 +210,13 @@ class ChangeGate:
 
     def _logs(self) -> NDArray[np.float64]:
         logs = np.log(self._mantissa) + self._exponent * math.log(2.0)
-        return np.array([_log_mean(row) for row in logs])
+        top = logs.max(axis=1)
+        return np.asarray(top + np.log(np.exp(logs - top[:, None]).mean(axis=1)))
 
     @property
     def mean_gain(self) -> float:
         """Average gain over the events taken; 0.0 before the first."""
-        return float(self._sums[-1]) / self.n_events if self.n_events else 0.0
+        return self._sum / self.n_events if self.n_events else 0.0
 
     @property
     def lately(self) -> tuple[int, float]:
@@ -224,13 +225,14 @@ class ChangeGate:
             return 0, 0.0
         strongest = int(np.argmax(self._logs() - np.log(self._starts * (self._starts + 1.0))))
         n = self.n_events - _SPACING * (int(self._starts[strongest]) - 1)
-        return n, float(self._sums[strongest]) / n
+        return n, (self._sum - float(self._sums_before[strongest])) / n
 
     def state(self) -> State:
         """Everything needed to go on with the test."""
         return {
             "n_events": self.n_events,
-            "sums": self._sums.copy(),
+            "sum": self._sum,
+            "sums_before": self._sums_before.copy(),
             "starts": self._starts.copy(),
             "mantissa": self._mantissa.copy(),
             "exponent": self._exponent.copy(),
@@ -239,7 +241,8 @@ class ChangeGate:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state` was taken from; `delta` is the constructor's."""
         self.n_events = int(state["n_events"])
-        self._sums = np.array(state["sums"], dtype=np.float64)
+        self._sum = float(state["sum"])
+        self._sums_before = np.array(state["sums_before"], dtype=np.float64)
         self._starts = np.array(state["starts"], dtype=np.int64)
         self._mantissa = np.array(state["mantissa"], dtype=np.float64).reshape(-1, _N_BETS)
         self._exponent = np.array(state["exponent"], dtype=np.int64).reshape(-1, _N_BETS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.errors import ConfigError, StoreError
-from penstock.snapshots import SnapshotStore
+from penstock.snapshots import Move, SnapshotStore
+from penstock.verdicts import Verdict, VerdictLog
 
 __all__ = ["COMMANDS", "is_number"]
 
@@ -47,24 +49,64 @@ def ls(path: Path, version: str | None, as_json: bool) -> int:
 
 
 def show(path: Path, version: str | None, as_json: bool) -> int:
-    """Print the whole manifest of one version."""
+    """Print the whole manifest of one version, and what was decided about it."""
     store = SnapshotStore(path)
     manifest = store.manifest(_number(store, version))
+    verdicts = [found for found in VerdictLog(path).read() if found["version"] == manifest["version"]]
     if as_json:
-        print(json.dumps(manifest))
+        print(json.dumps({**manifest, "verdicts": verdicts}))
         return 0
-    for key, value in manifest.items():
-        if isinstance(value, Mapping):
-            print(f"{key}:")
-            for inner, number in value.items():
-                print(f"  {inner}: {_shown(number)}")
-        else:
-            print(f"{key}: {_shown(value)}")
+    _print_mapping(manifest, "")
+    for verdict in verdicts:
+        print(f"event {verdict['event']:,}: {verdict['what']}: {verdict['text']}")
+        told = {key: value for key, value in verdict.items() if key in ("fallback", "config_hash") and value}
+        _print_mapping({**verdict["evidence"], **told}, "  ")
     return 0
+
+
+def _print_mapping(values: Mapping[str, Any], indent: str) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            print(f"{indent}{key}:")
+            _print_mapping(value, f"{indent}  ")
+        else:
+            print(f"{indent}{key}: {_shown(value)}")
 
 
 def _shown(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def log(path: Path, version: str | None, as_json: bool) -> int:
+    """Print every decision of the gate, on one version or all, and what somebody moved by hand."""
+    store = SnapshotStore(path)
+    number = None if version is None else _number(store, version)
+    store.versions()  # says so if there is no such store
+    verdicts = [found for found in VerdictLog(path).read() if number in (None, found["version"])]
+    by_hand = [
+        move
+        for move in store.history()
+        if move.alias in ("serving", "held")
+        and number in (None, move.version)
+        and (move.alias == "held" or not _decided(verdicts, move))
+    ]
+    if as_json:
+        print(json.dumps({"verdicts": verdicts, "by_hand": [asdict(move) for move in by_hand]}))
+        return 0
+    for verdict in verdicts:
+        print(f"{verdict['event']:>12,}  {verdict['what']:<11}  {verdict['text']}")
+    for move in by_hand:
+        whither = f"v{move.version}" if move.version else "nowhere"
+        whence = f"v{move.previous}" if move.previous else "nowhere"
+        print(f"{'by hand':>12}  {move.how:<11}  {move.alias}: from {whence} to {whither}")
+    return 0
+
+
+def _decided(verdicts: Sequence[Verdict], move: Move) -> bool:
+    """Whether a move is what the gate has decided, and not what somebody did by hand."""
+    return any(
+        verdict["sequence"] == move.sequence and verdict["version"] == move.version for verdict in verdicts
+    )
 
 
 def promote(path: Path, version: str | None, as_json: bool) -> int:
@@ -121,6 +163,7 @@ def verify(path: Path, version: str | None, as_json: bool) -> int:
 COMMANDS: Final[Mapping[str, Callable[[Path, str | None, bool], int]]] = {
     "ls": ls,
     "show": show,
+    "log": log,
     "promote": promote,
     "rollback": rollback,
     "hold": hold,

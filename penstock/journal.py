@@ -14,9 +14,9 @@ Entries are appended to segments, ``<number of the first entry>.journal``, each:
 **What survives what.** An entry is in the hands of the operating system before `append` returns, so a killed
 process loses none. A power cut may take entries that were not synced: `sync` is called before a checkpoint
 takes the place of the last one, so a checkpoint never speaks of an entry that is not on the disk, and what
-was lost behind it is read once more and learned from the same state, if in another order. Syncing every
-entry would cost a disk's latency for each chunk and win only that: models published between the last
-checkpoint and the power cut could be reproduced.
+was lost behind it is read once more and learned from the same state, if in another order. It is called
+before a model is published as well, so whatever others have seen comes out the same again. Syncing every
+entry would cost a disk's latency for each chunk and win nothing but an order that nobody has seen.
 
 An end of the last segment that was torn off, or never reached the disk (zeros), is cut off when the journal
 is opened: nothing was learned from it. Any other damage is a `StoreError`.
@@ -245,7 +245,12 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _rotate(self) -> None:
-        os.fsync(self._file)
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._unsafe = str(self._unwritable(error))
+            raise
+        self._is_synced = True
         os.close(self._file)
         self._file = -1
         self._begin_segment()

@@ -39,8 +39,8 @@ class JsonLines(logging.Formatter):
     --------
     >>> record = logging.LogRecord("penstock", logging.INFO, "", 0, "two %s", ("words",), None)
     >>> record.created = 0.0
-    >>> print(JsonLines("clicks").format(record))
-    {"time":"1970-01-01T00:00:00.000+00:00","level":"info","event":"message","pipeline":"clicks","message":"two words"}
+    >>> print(JsonLines("ads").format(record))  # doctest: +ELLIPSIS
+    {"time":"1970-01-01T00:00:00.000+00:00","level":"info",...,"pipeline":"ads","message":"two words"}
     """
 
     def __init__(self, pipeline: str) -> None:

@@ -283,8 +283,13 @@ def bounded_losses(
         raise ConfigError(f"loss of a {task.kind} task: expected {' or '.join(accepted)}, got {kind!r}")
     if not (scale > 0 and math.isfinite(scale)):
         raise ConfigError(f"scale: expected a positive number, got {scale!r}")
-    rows = _summarise(task, predictions, labels, np.ones(np.shape(labels)), -1.0)
     losses: Floats
+    if task.kind == "binary" and kind == "brier":  # what most ask for needs no row an event
+        p, y, _ = _columns(task, predictions, labels, labels)
+        losses = np.empty(len(y))
+        _require_usable(task, p, y, y, *native.squared_losses(p, y, losses)[1:])
+        return losses
+    rows = _summarise(task, predictions, labels, np.ones(np.shape(labels)), -1.0)
     if kind == "error":
         losses = (rows[:, native.PREDICTED] != rows[:, native.LABEL]).astype(np.float64)
     elif kind == "absolute":
@@ -302,6 +307,22 @@ def _summarise(
     task: Task, predictions: ArrayLike, labels: ArrayLike, weights: ArrayLike, previous: float
 ) -> Floats:
     """One row an event of positive weight, columns as in the kernel."""
+    p, y, w = _columns(task, predictions, labels, weights)
+    if task.kind == "regression":
+        rows = np.empty((len(y), native.NUMBER_COLUMNS))
+        kept, at, what = native.summarise_numbers(p, y, w, rows)
+    else:
+        rows = np.empty((len(y), native.CLASS_COLUMNS))
+        summarise = native.summarise_binary if task.kind == "binary" else native.summarise_multiclass
+        kept, at, what = summarise(p, y, w, previous, rows)
+    _require_usable(task, p, y, w, at, what)
+    return rows[:kept]
+
+
+def _columns(
+    task: Task, predictions: ArrayLike, labels: ArrayLike, weights: ArrayLike
+) -> tuple[Floats, Floats, Floats]:
+    """Return what fits together."""
     p = np.ascontiguousarray(predictions, dtype=np.float64)
     y = np.ascontiguousarray(labels, dtype=np.float64)
     w = np.ascontiguousarray(weights, dtype=np.float64)
@@ -311,13 +332,11 @@ def _summarise(
         raise BadRecord(
             f"predictions {columns}, labels (n,) and weights (n,)", (p.shape, y.shape, w.shape), path="shapes"
         )
-    if task.kind == "regression":
-        rows = np.empty((len(y), native.NUMBER_COLUMNS))
-        kept, at, what = native.summarise_numbers(p, y, w, rows)
-    else:
-        rows = np.empty((len(y), native.CLASS_COLUMNS))
-        summarise = native.summarise_binary if task.kind == "binary" else native.summarise_multiclass
-        kept, at, what = summarise(p, y, w, previous, rows)
+    return p, y, w
+
+
+def _require_usable(task: Task, p: Floats, y: Floats, w: Floats, at: int, what: int) -> None:
+    """Refuse the event that a kernel found unusable, if it did."""
     if at >= 0:
         name, values = {
             native.BAD_PREDICTION: ("predictions", p),
@@ -325,7 +344,6 @@ def _summarise(
             native.BAD_WEIGHT: ("weights", w),
         }[what]
         raise BadRecord(_EXPECTED[task.kind][what], values[at].tolist(), path=f"{name}[{at}]")
-    return rows[:kept]
 
 
 def _no_sums(task: Task) -> Floats:

@@ -6,8 +6,8 @@
 /readyz    200 while events are learned as they come; 503 otherwise
 ========== ==============================================================================================
 
-Health is JSON: ``{"pipeline", "state", "reason", "events"}``. Nothing here holds learning up: the learning thread
-adds to counters, and what has to be looked at is looked at when somebody asks.
+Health is JSON: ``{"pipeline", "state", "reason", "events"}``. Nothing here holds learning up: the learning
+thread adds to counters, and what has to be looked at is looked at when somebody asks.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ __all__ = ["Metrics", "Monitor"]
 
 _MAX_REQUESTS: Final = 8  # at a time; who comes when they are all busy is turned away
 _TIMEOUT_S: Final = 5.0  # for a client to say what it wants
+_POLL_S: Final = 0.05  # how soon it notices that it is to stop
 _SCORES_EVERY_S: Final = 10.0
 _NOTICES: Final = ("drift", "opened", "promoted", "rejected", "rolled_back", "stale", "withheld")
 _PAUSES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -224,7 +225,7 @@ class Monitor:
                 f"`monitor`: cannot listen on {spec.host}:{spec.port}: {error.strerror or error}"
             ) from error
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="penstock-monitor", daemon=True
+            target=self._server.serve_forever, args=(_POLL_S,), name="penstock-monitor", daemon=True
         )
         self._thread.start()
 
@@ -305,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, "text/plain; charset=utf-8", b"/metrics /healthz /readyz\n")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  (the base class asks for it by this name)
 
     def _answer_health(self, *, ready: bool) -> None:
         told, silent_s = self.status.now, self.status.silent_s

@@ -11,7 +11,9 @@ from penstock.learners.base import Model
 
 __all__ = ["How", "Notice", "What"]
 
-What: TypeAlias = Literal["drift", "opened", "promoted", "rejected", "rolled_back", "stale", "withheld"]
+What: TypeAlias = Literal[
+    "drift", "opened", "promoted", "reacted", "rejected", "rolled_back", "stale", "withheld"
+]
 How: TypeAlias = Literal["initial", "refresh", "replace", "rollback"]
 
 
@@ -23,7 +25,8 @@ class Notice:
     ----------
     what : str
         ``drift``: a detector rang; ``opened``: a frozen candidate entered the shadow; ``promoted``: a
-        version serves from here on; ``rejected``: a candidate was dropped; ``rolled_back``: what served
+        version serves from here on; ``reacted``: the learner itself became another, which changes nothing
+        of what serves; ``rejected``: a candidate was dropped; ``rolled_back``: what served
         before serves again; ``stale``: what serves has reached its maximum age; ``withheld``: a scheduled
         promotion was not made, because what was to serve had been shown worse.
     event : int

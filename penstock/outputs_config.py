@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +17,7 @@ __all__ = [
     "MonitorSpec",
     "ToTopics",
     "TopicName",
+    "check_topics",
 ]
 
 OUTPUTS: Final = frozenset({"dead_letters", "events", "answers", "monitor"})
@@ -90,3 +91,46 @@ class MonitorSpec(BaseModel):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 9464
     stalled_after_s: Annotated[float, Gt(0)] = 120.0
+
+
+class _Written(Protocol):
+    """What is written to a topic, if it is."""
+
+    @property
+    def topic(self) -> str | None: ...
+    @property
+    def bootstrap(self) -> str | None: ...
+
+
+def check_topics(
+    bootstrap: object, read: Mapping[str, object], written: Mapping[str, _Written | None]
+) -> None:
+    """Refuse a topic that is written to and read as well, or for two purposes.
+
+    What could not be used would be read again, and again; two writers of a topic would fence each other off.
+
+    Parameters
+    ----------
+    bootstrap : str or None
+        Of the source.
+    read : mapping of str to str, or sequence of str
+        Topics, by the key in the configuration that names them.
+    written : mapping of str to specification
+
+    Raises
+    ------
+    ValueError
+        Names both keys, and the topic.
+    """
+    taken: dict[tuple[object, object], str] = {}
+    for key, topics in read.items():
+        for topic in (
+            [topics] if isinstance(topics, str) else topics if isinstance(topics, list | tuple) else ()
+        ):
+            taken[bootstrap, topic] = f"source.{key}"
+    for key, spec in written.items():
+        if spec is None or spec.topic is None:
+            continue
+        other = taken.setdefault((spec.bootstrap or bootstrap, spec.topic), f"{key}.topic")
+        if other != f"{key}.topic":
+            raise ValueError(f"`{key}.topic` and `{other}` are both {spec.topic!r}: each needs its own")

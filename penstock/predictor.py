@@ -158,6 +158,12 @@ class Predictor:
     ) -> None:
         if not poll_s > 0:
             raise ValueError(f"expected poll_s > 0, got {poll_s}")
+        if wait_s is not None and not wait_s >= 0:
+            raise ValueError(f"expected wait_s >= 0, or None not to wait, got {wait_s}")
+        if not isinstance(pipeline, str):
+            raise TypeError(f"expected pipeline to be a name, got {pipeline!r}")
+        if not (sink is None or isinstance(sink, str | os.PathLike | Sink)):
+            raise TypeError(f"expected sink to be a directory or to take decisions and rewards, got {sink!r}")
         if cold_start not in (None, "uniform"):
             raise ValueError(f"expected cold_start to be 'uniform' or None, got {cold_start!r}")
         self._cache: Cache | None = None

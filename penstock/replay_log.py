@@ -18,6 +18,7 @@ from penstock.decisions import key_of
 from penstock.dedup import Dedup
 from penstock.engine import Engine
 from penstock.errors import ConfigError, DataError
+from penstock.events import Batch
 from penstock.explain import ExplainingEngine, explained
 from penstock.feedback import DecisionEvent
 from penstock.joined_engine import JoinedEngine
@@ -192,8 +193,8 @@ def replay(
 ) -> Replayed:
     """Learn from the beginning of the log up to a place in it, as the daemon did.
 
-    Nothing is written, and a daemon that is running is not disturbed. What a topic's partitions held is learned
-    in the order of the journal.
+    Nothing is written, and a daemon that is running is not disturbed. What a topic's partitions held is
+    learned in the order of the journal.
 
     Parameters
     ----------
@@ -339,8 +340,8 @@ class _Replay:
             size = self._learn_to(goal, size)
         if isinstance(goal, _Exactly) and self.position != goal.position:
             raise DataError(
-                f"{goal.text} is {dict(goal.position)}, and the log gives {dict(self.position or {})}: files that "
-                f"grew together were read in another order then, which nothing has written down"
+                f"{goal.text} is {dict(goal.position)}, and the log gives {dict(self.position or {})}: "
+                f"files that grew together were read in another order then, which nothing has written down"
             )
         self._check_explained()
 
@@ -348,21 +349,17 @@ class _Replay:
         """Read from where we are; return the size of chunks to go on with, 0 if this is it."""
         with closing(cast("Any", self._read(self.position, size))) as chunks:
             for chunk in chunks:
-                if size > 1 and any(
-                    place.may_pass(self.engine, chunk)
-                    for place in (goal, self._place if self.found is None else None)
-                    if place is not None
+                if size > 1 and (
+                    (goal is not None and goal.may_pass(self.engine, chunk)) or self._may_hold(chunk)
                 ):
                     return 1  # once more, record by record
                 searched = self.found is None
                 self._learn(chunk)
                 self.position = chunk.position
-                if goal is None:
-                    if self.found is not None:
-                        return 0
-                elif goal.is_reached(self.engine, chunk.position):
+                has_found = searched and self.found is not None
+                if has_found if goal is None else goal.is_reached(self.engine, chunk.position):
                     return 0
-                if size < self._batch and searched and self.found is not None:
+                if has_found and size < self._batch:
                     return self._batch
         if goal is not None and not isinstance(goal, _End):
             raise DataError(
@@ -371,42 +368,42 @@ class _Replay:
         return 0
 
     def _learn(self, chunk: Any) -> None:
-        batch = chunk.batch if self._dedup is None else self._dedup.filter(chunk.batch)
+        batch: Any = chunk.batch if self._dedup is None else self._dedup.filter(chunk.batch)
         if self._explain is not None and self.found is None:
-            batch = self._explain_in(chunk, batch)
+            if self._explaining is None:
+                self._explain_one(chunk, batch)
+            elif self._is_at(chunk) and len(batch) and isinstance(batch[0], DecisionEvent):
+                self._place, self._explaining.key = None, key_of(batch[0].id, self._pipeline.name)
         self.engine.progress(batch)
         if self._explaining is not None:
             self.found = self._explaining.found
 
-    def _explain_in(self, chunk: Any, batch: Any) -> Any:
-        """Learn what comes before the event, if it is in a batch, and say what is known; return the rest."""
-        is_here = self._place is not None and self._place.is_reached(self.engine, chunk.position)
+    def _may_hold(self, chunk: Any) -> bool:
+        """Whether the event to explain may be in a chunk, so that it has to be cut out."""
+        if self._explain is None or self.found is not None:
+            return False
+        if self._place is not None:
+            return self._place.may_pass(self.engine, chunk)
         if self._explaining is not None:
-            if (
-                is_here
-                and self._explaining.key is None
-                and len(batch)
-                and isinstance(batch[0], DecisionEvent)
-            ):
-                self._explaining.key = key_of(batch[0].id, self._pipeline.name)
-                self._place = None
-            return batch
-        at: int | None = None
-        if is_here:
-            at = 0
-        elif self._number is not None:
-            at = self._number - self.engine.n_events - 1
-        elif self._id is not None and batch.ids is not None and self._id in batch.ids:
-            at = list(batch.ids).index(self._id)
-        if is_here and not len(batch):
+            return False  # the engine looks for it
+        if self._number is not None:
+            return bool(self.engine.n_events + len(chunk.batch) >= self._number)
+        return chunk.batch.ids is not None and self._id in chunk.batch.ids
+
+    def _is_at(self, chunk: Any) -> bool:
+        return self._place is not None and self._place.is_reached(self.engine, chunk.position)
+
+    def _explain_one(self, chunk: Any, batch: Batch) -> None:
+        """Say what is known of the event that a chunk consists of, if it is the one."""
+        is_at = self._is_at(chunk)
+        if is_at and not len(batch):
             raise DataError(f"--explain {self._explain}: this record was no event, or one learned before")
-        if at is None or not 0 <= at < len(batch):
-            return batch
-        self.engine.progress(batch.slice(0, at))
-        self.found = explained(
-            cast("Engine", self.engine), batch.slice(at, at + 1), first_version=self._version
-        )
-        return batch.slice(at, len(batch))
+        if len(batch) != 1:
+            return
+        is_number = self._number is not None and self.engine.n_events + 1 == self._number
+        is_id = self._id is not None and batch.ids is not None and batch.ids[0] == self._id
+        if is_at or is_number or is_id:
+            self.found = explained(cast("Engine", self.engine), batch, first_version=self._version)
 
     def _check_explained(self) -> None:
         if self._explain is not None and self.found is None:

@@ -25,7 +25,7 @@ from penstock.checkpoints import Checkpoint
 from penstock.config import Pipeline
 from penstock.dedup import Dedup
 from penstock.engine import Engine
-from penstock.errors import ConfigError, InUse, StoreError
+from penstock.errors import ConfigError, InUse, ServiceError, StoreError
 from penstock.joined_engine import JoinedEngine
 from penstock.notices import Notice
 from penstock.observers import Learned, Observer, Saved, Started
@@ -250,8 +250,7 @@ class _Run:
                     if self._agrees and self._position is not None:
                         self._save()
                         self._collect(wait=True)
-            self._outputs.happened("stopped", self._engine.n_events, asked=stopped)
-            self._outputs.flush()
+            self._tell_the_end(asked=stopped)
         serving = self._store.peek("serving") if self._store else None
         return Outcome(
             events=self._engine.n_events,
@@ -263,6 +262,15 @@ class _Run:
             stopped=stopped,
             counts=self._engine.counts if isinstance(self._engine, JoinedEngine) else {},
         )
+
+    def _tell_the_end(self, *, asked: bool) -> None:
+        try:
+            self._outputs.happened("stopped", self._engine.n_events, asked=asked)
+            self._outputs.flush()
+        except ServiceError as error:
+            if self._saver is None:
+                raise  # what was rejected is not safe
+            _log.warning("%s: the end of the run is not told there; all is in the checkpoint", error)
 
     @property
     def _n_duplicates(self) -> int:
@@ -304,6 +312,10 @@ class _Run:
             observer.learned(learned)
 
     def _publish(self, notice: Notice) -> None:
+        if self._durable is not None:
+            # What others get to see must come out the same again, even after a power cut: a version that is
+            # there with other content could never be stored.
+            self._durable.sync()
         if self._store is not None:
             self._keep_verdict(notice)
             if notice.version is not None:
@@ -315,7 +327,7 @@ class _Run:
 
     def _keep_verdict(self, notice: Notice) -> None:
         """Write down why, before anything moves."""
-        if self._verdicts is None or notice.what == "drift":
+        if self._verdicts is None or notice.what in ("drift", "reacted"):
             return
         first = self._first_version
         self._verdicts.append(

@@ -6,6 +6,7 @@ Two ways lead to serving, with different burdens of proof:
   prequential losses, paired with those of the serving snapshot, show it worse.
 - *replace*: another learner, or the same one restarted. A frozen candidate runs in shadow and serves only
   once an anytime-valid test has shown it better by a minimum effect, and no guard worse than its margin.
+  The same learner restarted has to be shown no worse than by the margin of a refresh, which it then is.
 
 One way leads back: what served before is kept as the *fallback* and goes on being scored. If what serves
 is shown worse than it, it serves again.
@@ -19,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,9 @@ from penstock.notices import How, Notice, What
 from penstock.state import State, prefixed, section
 from penstock.trials import Frozen, Losses, ShadowRules, Trial, Version, Watch, evidence_of
 
-__all__ = ["Contender", "Shadow"]
+__all__ = ["Contender", "Harm", "Shadow"]
+
+Harm: TypeAlias = "Callable[[Frozen, Frozen], str | None]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,8 @@ class Shadow:
         Rebuilds a frozen model from its kind and state.
     baseline : str
         What the first snapshot is compared with, for people.
+    harm : callable, optional
+        Asked of what would be promoted, and what serves: why not, or None if nothing speaks against it.
     """
 
     def __init__(
@@ -79,10 +84,12 @@ class Shadow:
         serving: str,
         load: Callable[[str, State], Frozen] = learners.load_model,
         baseline: str = "the label frequencies",
+        harm: Harm | None = None,
     ) -> None:
         self.rules = rules
         self._load = load
         self._baseline = baseline
+        self._harm = harm
         self._first = serving
         self._serving: Version | None = None
         self._trials: list[Trial] = []
@@ -99,8 +106,17 @@ class Shadow:
 
     def _start_comparison(self) -> None:
         """Begin to ask anew whether the live learner is worse than what serves."""
+        self._worse = Gate(delta=self._refresh_margin)
+
+    @property
+    def _refresh_margin(self) -> float:
         margin = self.rules.refresh_margin
-        self._worse = Gate(delta=self.rules.min_effect if margin is None else margin)
+        return self.rules.min_effect if margin is None else margin
+
+    def _gain_wanted(self, learner: str) -> float:
+        """Return what a candidate has to gain: less than nothing if it is what serves, restarted."""
+        same = self._serving is not None and learner == self._serving.learner
+        return -self._refresh_margin if same else self.rules.min_effect
 
     @property
     def serving(self) -> str:
@@ -116,6 +132,11 @@ class Shadow:
     def trials(self) -> dict[int, float]:
         """Of the candidates in shadow: version to log e-value so far."""
         return {trial.candidate.version: trial.better.log_e for trial in self._trials}
+
+    @property
+    def watch(self) -> tuple[float, float] | None:
+        """Of the watch: log e-value, so far, of a loss that has risen, and its threshold."""
+        return None if self._watch is None else (self._watch.log_e, self._watch.threshold)
 
     @property
     def serving_version(self) -> Version | None:
@@ -160,7 +181,9 @@ class Shadow:
         if self._watch is not None:
             self._watch.update(champion - losses(self._watch.fallback.model))
 
-    def end_tick(self, event: int, contenders: Mapping[str, Contender]) -> list[Notice]:
+    def end_tick(
+        self, event: int, contenders: Mapping[str, Contender], incumbent: Contender | None = None
+    ) -> list[Notice]:
         """Take back, or else judge, or else refresh; then open what is promising.
 
         Parameters
@@ -169,8 +192,12 @@ class Shadow:
             Events seen so far.
         contenders : mapping of learner to Contender
             Every live learner.
+        incumbent : Contender, optional
+            Where the learner that serves was restarted: the one from before, which goes on for the sake of
+            newer weights.
         """
-        notices = self._take_back(event) or self._judge(event) or self._refresh(event, contenders)
+        renewing = contenders[self.serving] if incumbent is None else incumbent
+        notices = self._take_back(event) or self._judge(event) or self._refresh(event, renewing)
         if self._serving is not None:
             notices += self._open(event, contenders)
             notices += self._look_at_age(event)
@@ -186,6 +213,10 @@ class Shadow:
         self._serving_loss = Fading()
         self._not_before.clear()
         return self.abandon(event, "was frozen before the change")
+
+    def renewed(self, learner: str) -> None:
+        """Take note that `learner` goes on as another lineage, whose first candidate need not wait."""
+        self._not_before.pop(learner, None)
 
     def abandon(self, event: int, reason: str) -> list[Notice]:
         """Drop all candidates: stopping early never makes a false promotion likelier."""
@@ -222,8 +253,13 @@ class Shadow:
         if best is not None:
             self._trials.remove(best)
             candidate = best.candidate
+            if (harm := self._harm_of(candidate)) is not None:
+                self._not_before[candidate.learner] = event + self.rules.retry_after
+                return [_rejected(best, event, f"was better, but {harm}")]
+            gain = best.better.mean_gain
             text = (
-                f"{candidate.learner} v{candidate.version} was better by {best.better.mean_gain:.4f} "
+                f"{candidate.learner} v{candidate.version} was "
+                f"{'better' if gain >= 0.0 else 'worse, within the margin,'} by {abs(gain):.4f} "
                 f"on {best.better.n_events:,} shadowed events"
             )
             before = self._serving
@@ -238,12 +274,11 @@ class Shadow:
                 notices.append(_rejected(trial, event, failing))
         return notices
 
-    def _refresh(self, event: int, contenders: Mapping[str, Contender]) -> list[Notice]:
+    def _refresh(self, event: int, contender: Contender) -> list[Notice]:
         if event < self._next_refresh:
             return []
         self._next_refresh = event + self.rules.refresh_every
         name = self.serving
-        contender = contenders[name]
         if self._serving is not None and contender.lineage != self._serving.lineage:
             return []  # restarted since: no longer newer weights of the same model, so it has to replace
         threshold = -math.log(self.rules.alpha)
@@ -259,7 +294,16 @@ class Shadow:
             return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         text = f"{name} against {against}: gain {gain:+.4f} on {n_events:,} events, not shown worse"
         version = self._version(name, contender, event, live=self._may_become_fallback)
+        if (harm := self._harm_of(version)) is not None:
+            text = f"{name} was not shown worse than {against}, but {harm}"
+            return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         return [self._promote(version, event, how, text, evidence)]
+
+    def _harm_of(self, version: Version) -> str | None:
+        """Say what speaks against promoting `version`; None if nothing does."""
+        if self._harm is None or self._serving is None:
+            return None
+        return self._harm(version.model, self._serving.model)
 
     @property
     def _may_become_fallback(self) -> bool:
@@ -281,7 +325,7 @@ class Shadow:
         promising = sorted(
             (contender.recent_loss, name)
             for name, contender in contenders.items()
-            if contender.recent_loss < self._serving_loss.mean - self.rules.min_effect
+            if contender.recent_loss < self._serving_loss.mean - self._gain_wanted(name)
             and (name, contender.lineage) not in taken
             and event >= self._not_before.get(name, 0)
         )
@@ -289,7 +333,7 @@ class Shadow:
         for recent_loss, name in promising[: self.rules.challengers - len(self._trials)]:
             self._n_attempts += 1
             candidate = self._version(name, contenders[name], event)
-            trial = Trial(self.rules, candidate, self._n_attempts)
+            trial = Trial(self.rules, candidate, self._n_attempts, self._gain_wanted(name))
             self._trials.append(trial)
             text = (
                 f"{name} v{candidate.version} enters the shadow: recent loss {recent_loss:.4f} against "
@@ -308,6 +352,7 @@ class Shadow:
                         "attempt": self._n_attempts,
                         "alpha": self.rules.alpha_of_attempt(self._n_attempts),
                         "threshold": trial.threshold,
+                        "delta": trial.better.delta,
                     },
                     kind=candidate.kind,
                     model=candidate.model,

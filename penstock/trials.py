@@ -91,7 +91,8 @@ class ShadowRules:
         Bound on the probability that *any* replacement in the pipeline's life is a mistake: the j-th
         candidate is tested at ``alpha * 6 / (pi * j)**2``, and these add up to alpha.
     min_effect : float
-        By how much a replacement must lower the mean loss (on the [0, 1] scale).
+        By how much a replacement must lower the mean loss (on the [0, 1] scale). The learner that serves,
+        where it was restarted, need only be shown not to raise it by the refresh margin.
     max_events : int
         A candidate that has not been shown better by then is dropped.
     retry_after : int
@@ -166,15 +167,15 @@ class Version:
 
 
 class Trial:
-    """Asks whether a candidate is better than what serves by the minimum effect, and worse nowhere."""
+    """Asks whether a candidate gains more than `delta` on what serves, and is worse nowhere."""
 
-    def __init__(self, rules: ShadowRules, candidate: Version, attempt: int) -> None:
+    def __init__(self, rules: ShadowRules, candidate: Version, attempt: int, delta: float) -> None:
         self.rules = rules
         self.candidate = candidate
         self.attempt = attempt
         self.threshold = -math.log(rules.alpha_of_attempt(attempt))
-        self.better = Gate(delta=rules.min_effect)
-        self._futile = Gate(delta=-rules.min_effect)
+        self.better = Gate(delta=delta)
+        self._futile = Gate(delta=-delta)
         self._recent_gain = Fading()
         self._guards = [(guard, Gate(delta=-guard.margin)) for guard in rules.guards]
 
@@ -191,7 +192,7 @@ class Trial:
         """Whether it may serve. Each test is at the level of this attempt: all of them have to pass."""
         return (
             self.better.log_e >= self.threshold
-            and self._recent_gain.mean > self.rules.min_effect
+            and self._recent_gain.mean > self.better.delta
             and all(gate.log_e >= self.threshold for _, gate in self._guards)
         )
 
@@ -199,16 +200,22 @@ class Trial:
     def failed(self) -> str | None:
         """Why it is to be dropped; None while it may go on."""
         if self._futile.log_e >= -math.log(_FUTILITY_ALPHA):
-            return f"was shown not to be better by {self.rules.min_effect}"
+            return f"was shown {self._missed}"
         if self.better.n_events < self.rules.max_events:
             return None
         within = f"within {self.rules.max_events:,} events"
         if self.better.log_e < self.threshold:
-            return f"was not shown to be better {within}"
+            what = "better" if self.better.delta >= 0.0 else "as good"
+            return f"was not shown to be {what} {within}"
         unproven = [guard.name for guard, gate in self._guards if gate.log_e < self.threshold]
         if unproven:
             return f"was better, but not shown harmless to {', '.join(unproven)} {within}"
         return f"was better on average, but not lately, {within}"
+
+    @property
+    def _missed(self) -> str:
+        delta = self.better.delta
+        return f"not to be better by {delta}" if delta >= 0.0 else f"to be worse by {-delta}"
 
     def evidence(self) -> dict[str, Any]:
         """Return the numbers behind the verdict; plain JSON."""
@@ -221,6 +228,7 @@ class Trial:
         """Everything needed to go on with the trial."""
         state: State = {
             "attempt": self.attempt,
+            "delta": self.better.delta,
             **prefixed(self.candidate.state(), "candidate"),
             **prefixed(self.better.state(), "better"),
             **prefixed(self._futile.state(), "futile"),
@@ -234,7 +242,8 @@ class Trial:
     def from_state(cls, rules: ShadowRules, state: State, load: Callable[[str, State], Frozen]) -> Trial:
         """Build it again; `load` makes the model."""
         candidate = Version.from_state(section(state, "candidate"), load)
-        trial = cls(rules, candidate, int(state["attempt"]))  # type: ignore[arg-type]
+        attempt, delta = int(state["attempt"]), float(state["delta"])  # type: ignore[arg-type]
+        trial = cls(rules, candidate, attempt, delta)
         trial.better.restore(section(state, "better"))
         trial._futile.restore(section(state, "futile"))
         trial._recent_gain.restore(section(state, "recent_gain"))
@@ -265,6 +274,11 @@ class Watch:
     def n_events(self) -> int:
         """Events compared so far."""
         return self._gates["loss"].n_events
+
+    @property
+    def log_e(self) -> float:
+        """Logarithm of the evidence, so far, that the loss has risen."""
+        return self._gates["loss"].log_e
 
     @property
     def is_over(self) -> bool:

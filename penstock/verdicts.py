@@ -20,7 +20,7 @@ _FILE: Final = "verdicts.jsonl"
 
 
 class Verdict(TypedDict):
-    """One decision. Versions and sequence are the store's; see `penstock.notices.Notice` for what they mean."""
+    """One decision, as in `penstock.notices.Notice`; versions and sequence are the store's."""
 
     run: int  # versions that the store held when the run began, which tells one run from the next
     event: int

@@ -117,10 +117,15 @@ def test_trial_is_abandoned_when_a_probability_is_too_small_for_the_bound():
         rewards=odd.rewards,
         weights=odd.weights,
     )
-    (notice,) = engine.progress(tiny)
-    assert notice.what == "rejected"
+    resumed = BanditEngine(rules)
+    assert engine.progress(tiny) == []
+    resumed.restore(engine.state())  # what is to be done when the tick ends is part of the state
+    rest = events.slice(engine.n_events - 1, engine.n_events + 62)
+    notice, *others = engine.progress(rest)
+    assert [n.text for n in resumed.progress(rest)] == [notice.text, *(n.text for n in others)]
+    assert (notice.what, notice.event % 64) == ("rejected", 0)
     assert "below 1 / max_weight" in notice.text
-    assert not engine.shadow.trials
+    assert notice.version not in engine.shadow.trials
 
 
 def test_reward_outside_of_the_declared_range_is_refused():

@@ -28,7 +28,10 @@ def rows(results, title):
 
 
 def test_every_question_is_answered(results):
-    assert re.findall(r"^## (.*)$", results, flags=re.MULTILINE) == [
+    titles = re.findall(r"^## (.*)$", results, flags=re.MULTILINE)
+    if titles[-1] == "Learning from Kafka":  # only where a broker can be had
+        titles.pop()
+    assert titles == [
         "Learning from dicts in memory",
         "Predicting one event",
         "Learning from files",

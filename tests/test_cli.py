@@ -96,6 +96,8 @@ def test_evaluate_json_keys(penstock):
         "baselines",
         "drifts",
         "promotions",
+        "rollbacks",
+        "rejections",
     ]
     assert found["events"] == 1200
     assert re.fullmatch("[0-9a-f]{64}", found["digest"])
@@ -283,7 +285,8 @@ def test_snapshots(penstock):
 
     code, out, _ = penstock("snapshots", "rollback", "snapshots")
     parent = store.manifest(serving)["parent"]
-    assert (code, out) == (0, f"rolled back: version {parent} serves\n")
+    held = "and is held until `penstock snapshots release snapshots`"
+    assert (code, out) == (0, f"rolled back: version {parent} serves, {held}\n")
     assert store.alias("serving").version == parent
     code, out, _ = penstock("snapshots", "promote", "snapshots", "1", "--json")
     assert (code, json.loads(out)) == (0, {"serving": 1})

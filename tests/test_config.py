@@ -22,6 +22,7 @@ def test_smallest_configuration():
     assert pipeline.first_serving == "sgd"
 
 
+TOPIC = {"kind": "kafka", "bootstrap": "localhost:9092", "topics": "a"}
 MISTAKES = [
     ({"tik": 5}, "`tik`: unknown key (did you mean `tick`?)"),
     ({"tick": 0}, "`tick`: input should be greater than or equal to 1, got 0"),
@@ -50,6 +51,15 @@ MISTAKES = [
     ),
     ({"snapshots": {"path": "x"}}, "`snapshots` needs `shadow`"),
     ({"name": "../x"}, "`name`"),
+    (
+        {"source": {**TOPIC, "topics": ["a", "b"]}, "dead_letters": {"topic": "b"}},
+        "`dead_letters.topic` and `source.topics` are both 'b': each needs its own",
+    ),
+    (
+        {"source": TOPIC, "dead_letters": {"topic": "b"}, "events": {"topic": "b"}},
+        "`events.topic` and `dead_letters.topic` are both 'b'",
+    ),
+    ({"source": TOPIC, "snapshots": {"path": "x", "bootstrap": "h:1"}, "shadow": {}}, "need a `topic`"),
 ]
 
 

@@ -61,6 +61,18 @@ def test_batches_change_nothing(task):
     assert len(digests) == len(stories) == 1
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_batches_change_nothing_where_nothing_waits_for_a_tick(task):
+    events = stream(700, task)
+    digests, scores = set(), set()
+    for size in (1, 16, 300, 10_000):
+        engine = Engine(config.parse({**SMALL, "task": task}))
+        finish(engine, events, size)
+        digests.add(engine.digest())
+        scores.add(str(engine.metrics() | engine.baselines()))
+    assert len(digests) == len(scores) == 1
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 600), st.sampled_from(["binary", "multiclass", "regression"]))
 def test_interruption_changes_nothing(at, task):

@@ -206,11 +206,11 @@ def test_elec2_rows_of_vw_are_vw_s_own():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
 def test_what_a_configuration_says_at_its_top_works(path):
-    """The commands in its comments name the file itself and options that there are."""
-    commands = re.findall(r"^#\s+penstock (\w+) (\S+)", path.read_text(), re.MULTILINE)
+    """The commands in its comments name the file itself, or one beside it."""
+    commands = re.findall(r"^#\s+penstock (\w+) (?:\S+ --to )?(\S+)", path.read_text(), re.MULTILINE)
     assert commands
     for command, named in commands:
-        assert command in ("evaluate", "run")
+        assert command in ("evaluate", "run", "produce")
         assert (ROOT / named).samefile(path)
 
 

@@ -168,6 +168,37 @@ def test_a_full_disk(tmp_path, monkeypatch):
     assert content(tmp_path) == few(1)
 
 
+def test_a_disk_that_is_full_when_a_segment_is_begun(tmp_path, monkeypatch):
+    """What was written before is safe, and a checkpoint may speak of it."""
+    written = Journal(tmp_path, segment_bytes=1)
+    written.append(few(1)[0])
+    monkeypatch.setattr(journal.os, "write", lambda file, data: 3)
+    with pytest.raises(StoreError, match="No space left on device"):
+        written.append(few(2)[1])
+    monkeypatch.undo()
+    written.sync()
+    written.close()
+    written.sync()
+    assert content(tmp_path) == few(1)
+    write(tmp_path, [few(2)[1]])
+    assert content(tmp_path) == few(2)
+
+
+def test_a_disk_that_fails_when_a_segment_is_closed(tmp_path, monkeypatch):
+    def refuse(file):
+        raise OSError(5, "Input/output error")
+
+    written = Journal(tmp_path, segment_bytes=1)
+    written.append(few(1)[0])
+    monkeypatch.setattr(journal.os, "fsync", refuse)
+    with pytest.raises(StoreError, match="Input/output error"):
+        written.append(few(2)[1])
+    monkeypatch.undo()
+    for end in (written.sync, written.close):
+        with pytest.raises(StoreError, match="Input/output error"):
+            end()
+
+
 def test_a_failed_sync_is_not_forgotten(tmp_path, monkeypatch):
     """What a disk has refused once it may drop, and say nothing the second time."""
 

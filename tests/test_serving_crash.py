@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 import pytest
 
@@ -95,3 +96,33 @@ def test_dying_behind_any_notice(tmp_path, whole, what, which):
     assert serving(tmp_path / "died") == serving(directory)
     logs = [VerdictLog(place / "snapshots").read() for place in (tmp_path / "died", directory)]
     assert logs[0] == logs[1]
+
+
+def test_a_hold_stands_across_restarts_and_what_was_promoted_last_waits(tmp_path, whole):
+    """Also what the engine takes back waits; what is held, pending or to fall back to is not pruned."""
+    directory, outcome, _ = whole
+    lines = (directory.parent / "events.jsonl").read_text().splitlines(keepends=True)
+    file, held = tmp_path / "events.jsonl", tmp_path / "held"
+    file.write_text("".join(lines[:1000]))
+    before = runner.run(pipeline(held)).serving
+    store = SnapshotStore(held / "snapshots")
+    assert store.hold() == before
+    for stop in (2500, 4930, 6000):
+        file.write_text("".join(lines[:stop]))
+        assert runner.run(pipeline(held)).serving == before
+        assert {alias.version for alias in store.aliases().values()} <= set(store.versions())
+    ended = runner.run(pipeline(held))
+    assert ended.digest == outcome.digest
+    assert store.release() == outcome.serving
+    aliases = store.aliases()
+    assert aliases == SnapshotStore(directory / "snapshots").aliases()
+
+
+def test_with_several_in_shadow_the_alias_names_one_that_is_still_there(whole):
+    directory, _, said = whole
+    store = SnapshotStore(directory / "snapshots")
+    versions = [move.version for move in store.history() if move.alias == "candidate"]
+    opened = [notice.version for notice in said if notice.what == "opened"]
+    assert set(filter(None, versions)) == set(opened)
+    # Where the newest was rejected before an older one, the alias went back to the older one.
+    assert any(a and b and b < a for a, b in pairwise(versions))

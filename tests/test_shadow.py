@@ -111,11 +111,39 @@ def test_restarted_learner_has_to_replace_its_own_old_snapshot():
     world = World(refresh_every=300)
     world.until("promoted")
     world.lineage["a"] = 1
+    world.live["a"] = 0.306
     for _ in range(20):
-        assert world.tick() == []  # neither a refresh, for it was restarted, nor a candidate: no better
+        assert world.tick() == []  # neither a refresh, for it was restarted, nor a candidate: it is worse
     world.live["a"] = 0.1
     assert world.until("opened").learner == "a"
     assert world.until("promoted").how == "replace"
+
+
+@pytest.mark.parametrize(("loss", "serves"), [(0.3, True), (0.302, True), (0.31, False)])
+def test_restarted_learner_that_is_shown_no_worse_by_the_margin_is_refreshed_again(loss, serves):
+    world = World(refresh_every=300)
+    world.until("promoted")
+    world.lineage["a"] = 1
+    world.live["a"] = min(loss, 0.304)
+    opened = world.until("opened")
+    assert (opened.learner, opened.evidence["delta"]) == ("a", -0.005)
+    world.shadow._trials[0].candidate.model.loss = world.live["a"] = loss
+    if serves:
+        assert world.until("promoted").how == "replace"
+        assert world.until("promoted").how == "refresh"
+    else:
+        assert "was shown to be worse by 0.005" in world.until("rejected").text
+
+
+def test_what_serves_gets_newer_weights_from_the_incumbent_until_the_new_one_has_passed():
+    world = World(refresh_every=300)
+    world.until("promoted")
+    incumbent = Contender(kind="c", lineage=0, recent_loss=0.3, freeze=lambda: Constant(0.29))
+    new = Contender(kind="c", lineage=1, recent_loss=0.5, freeze=lambda: Constant(0.5))
+    losses = {"a": np.full(300, 0.3), "b": np.full(300, 0.3)}
+    world.shadow.observe(losses, world.lineage, np.full(300, 0.5), lambda model: np.full(300, model.loss))
+    (notice,) = world.shadow.end_tick(600, {"a": new, "b": new}, incumbent)
+    assert (notice.how, world.shadow.serving_version.lineage) == ("refresh", 0)
 
 
 def test_candidate_that_is_no_better_is_dropped_and_not_tried_again_at_once():
@@ -277,13 +305,13 @@ class Guarded(World):
 
 @pytest.mark.parametrize(("harm", "promotes"), [(0.0, True), (0.04, False), (0.2, False)])
 def test_a_guard_has_to_be_shown_harmless(harm, promotes):
-    world = Guarded(refresh_every=300, guards=(Guard(name="error", margin=0.05),), max_events=500)
+    world = Guarded(refresh_every=300, guards=(Guard(name="error", margin=0.05),), max_events=700)
     world.harm = harm
     world.until("promoted")
     world.live["b"] = 0.1
     world.until("opened")
     if not promotes:  # a harm of 0.04 would be shown to be below the margin, but not within so few events
-        assert "not shown harmless to error within 500 events" in world.until("rejected").text
+        assert "not shown harmless to error within 700 events" in world.until("rejected").text
     else:
         promoted = world.until("promoted")
         while promoted.how != "replace":
@@ -306,7 +334,7 @@ def test_harm_to_a_guard_takes_back():
 def test_age_is_reported_once_for_each_time_it_passes():
     world = World(refresh_every=300, max_age=1000)
     world.until("promoted")
-    world.lineage["a"] = 1  # restarted, and no better: nothing renews it
+    world.lineage["a"], world.live["a"] = 1, 0.306  # restarted, and worse: nothing renews it
     stale = [notice.event for _ in range(40) for notice in world.tick() if notice.what == "stale"]
     assert stale == [1300, 2300, 3300, 4300]
 

@@ -218,6 +218,52 @@ def test_a_hold_keeps_what_serves_and_a_release_catches_up(store, put):
     assert store.alias("serving") == Alias(4, 4)
 
 
+def test_a_promotion_names_its_fallback_and_a_repeated_one_does_not(store, put):
+    for version in (1, 2, 3, 4):
+        put(version)
+    store.promote(1, 1)
+    assert store.promote(2, 2, fallback=1)
+    assert store.alias("fallback") == Alias(1, None)
+    assert store.promote(4, 3, fallback=3)
+    assert store.prune(1) == [1]
+    assert not store.promote(2, 2, fallback=1)  # told again after a crash, of what is pruned by now
+    assert store.aliases() == {"fallback": Alias(3, None), "serving": Alias(4, 3)}
+    assert store.promote(3, 4, how="rollback")
+    assert store.aliases() == {"serving": Alias(3, 4)}
+    assert store.promote(4, 5, fallback=1)  # not there, as in a directory that is not the one of then
+    assert store.aliases() == {"serving": Alias(4, 5)}
+
+
+def test_what_is_spared_is_not_pruned(store, put):
+    for version in range(1, 8):
+        put(version)
+    store.promote(7, 1)
+    assert store.prune(1, spare=(2, 4, 99)) == [1, 3, 5]
+    assert store.versions() == [2, 4, 6, 7]
+
+
+def test_a_rollback_that_is_cut_short_is_held_all_the_same(store, put, monkeypatch):
+    for version in (1, 2):
+        put(version)
+        store.promote(version, version)
+    replace, calls = tensors.replace, []
+
+    def dies(path, parts):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(path)
+        return replace(path, parts)
+
+    monkeypatch.setattr(tensors, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        store.rollback()
+    monkeypatch.undo()
+    put(3)
+    assert not store.promote(3, 3)
+    assert store.rollback() == 1
+    assert store.alias("serving") == Alias(1, 2)
+
+
 def test_a_release_without_news_changes_nothing(store, put):
     put(1)
     store.promote(1, 1)

@@ -1,7 +1,7 @@
 """CSV records to hashed features in one pass over their bytes; the work is done in ``csv_rows.hpp``."""
 
 from penstock._native.features cimport hash_name
-from penstock._native.records cimport EventReader, Labels, Records, flag, labels_of
+from penstock._native.records cimport EventReader, Labels, Records, TextLabel, flag, set_label
 
 from libc.stdint cimport uint32_t
 from libcpp.string cimport string
@@ -10,19 +10,18 @@ from libcpp.vector cimport vector
 
 cdef extern from "csv_rows.hpp" namespace "penstock" nogil:
     enum class Use(int):
-        kAuto
-        kId
+        pass
 
     cppclass TableColumn:
         uint32_t index
         Use use
 
     cppclass Table:
-        Labels labels
-        flag requires_label
+        TextLabel label
+        flag has_weight
+        flag has_time
+        flag has_id
         char delimiter
-        string negative
-        string positive
         vector[TableColumn] columns
         vector[string] missing
 
@@ -57,23 +56,30 @@ cdef class CellReader(Records):
         If a name is not text that a file can hold.
     """
 
-    def __init__(self, *, str task not None, columns, str delimiter=",", missing=("",), classes=None, flag requires_label=True):
+    def __init__(
+        self,
+        *,
+        str task not None,
+        columns,
+        str delimiter=",",
+        missing=("",),
+        classes=None,
+        flag requires_label=True,
+    ):
         cdef TableReader* reader = new TableReader()
         cdef Table* table = &reader.table
         cdef TableColumn column
         self._reader.reset(reader)
-        table.labels = labels_of(task)
-        if classes is not None:
-            table.labels = Labels.kClasses
-            table.negative, table.positive = classes[0].encode(), classes[1].encode()
-        table.requires_label = requires_label
+        set_label(&table.label, task, classes, requires_label)
         table.delimiter = ord(delimiter)
         for name, use in columns:
             data = name.encode()
             column.index = hash_name(data, len(data), 0)
             column.use = <Use><int>USES.index(use)
             table.columns.push_back(column)
-            self._has_ids = self._has_ids or column.use == Use.kId
+        uses = [use for _, use in columns]
+        table.has_weight, table.has_time, table.has_id = "weight" in uses, "time" in uses, "id" in uses
         for cell in missing:
             table.missing.push_back(cell.encode())
-        self._has_classes = table.labels == Labels.kMulticlass
+        self._has_ids = table.has_id
+        self._has_classes = table.label.labels == Labels.kMulticlass

@@ -5,32 +5,43 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "csv_text.hpp"
+#include "decimal.hpp"
 #include "hashing.hpp"
 #include "records.hpp"
+#include "text_label.hpp"
 
 namespace penstock {
 
 // What the cells of a column are for. The first four are the kinds of columns of `features.encode_cells`.
 enum class Use : int { kAuto, kNumber, kCategory, kLeftOut, kLabel, kWeight, kTime, kId };
 
+// A short category that was seen in a column: its bytes, and what they came to.
+struct Category {
+    uint64_t bytes = 0;
+    uint32_t length = 0;  // 0: none yet
+    uint32_t index = 0;
+};
+
+constexpr int kCategoryBits = 8;  // of the number of categories kept of a column: 4 KiB
+
 struct TableColumn {
     uint32_t index = 0;  // hash of the name
     Use use = Use::kAuto;
+    std::vector<Category> known = std::vector<Category>(size_t{1} << kCategoryBits);
 };
 
 struct Table {
-    Labels labels = Labels::kBinary;
-    bool requires_label = true;
+    TextLabel label;
+    bool has_weight = false, has_time = false, has_id = false;
     char delimiter = ',';            // no letter, digit, sign, point or quote, and no line end
-    std::string negative, positive;  // of kClasses
     std::vector<TableColumn> columns;
     std::vector<std::string> missing;
 };
@@ -42,16 +53,10 @@ class TableReader : public EventReader {
   private:
     using At = const char*;
 
-    // Of a role.
-    struct Cell {
-        bool is_missing = true;
-        std::string_view text;
-    };
-
     bool read_record(At at, size_t length) override {
         const At end = at + length - (length != 0 && at[length - 1] == '\r');
         if (at == end || length > kLongestRecord) return false;
-        for (Cell& cell : told_) cell = Cell{};
+        for (Word& cell : told_) cell = Word{};
         const size_t n_columns = table.columns.size();
         for (size_t i = 0; i < n_columns; ++i) {
             if (i != 0) {
@@ -65,7 +70,7 @@ class TableReader : public EventReader {
     }
 
     // Where the cell ends: at a delimiter or at the end.
-    At read_cell(At at, At end, TableColumn column) {
+    At read_cell(At at, At end, TableColumn& column) {
         if (column.use <= Use::kNumber) {
             double value;
             Spelling spelling;
@@ -77,11 +82,39 @@ class TableReader : public EventReader {
         }
         if (at != end && *at == '"') return read_quoted_cell(at + 1, end, column);
         const At behind = read_bare_cell(at, end, table.delimiter);
-        return behind != nullptr && take(column, text_between(at, behind), true) ? behind : nullptr;
+        if (behind == nullptr) return nullptr;
+        const std::string_view text = text_between(at, behind);
+        Category* known = nullptr;
+        uint64_t bytes = 0;
+        if (column.use <= Use::kCategory && text.size() - 1 < sizeof(bytes)) {
+            bytes = bytes_of(text, end);
+            known = &column.known[bytes * 0x9E3779B97F4A7C15u >> (64 - kCategoryBits)];
+            if (known->bytes == bytes && known->length == text.size()) {
+                add(known->index, 1.0);
+                return behind;
+            }
+        }
+        const size_t n_entries = events.indices.size();
+        if (!take(column, text, true)) return nullptr;
+        if (known != nullptr && is_category_) {
+            *known = Category{bytes, static_cast<uint32_t>(text.size()), events.indices[n_entries]};
+        }
+        return behind;
+    }
+
+    // Of eight bytes or fewer, the rest zeros; `end` is that of what may be read.
+    static uint64_t bytes_of(std::string_view text, At end) {
+        uint64_t bytes = 0;
+        const bool has_eight = end - text.data() >= static_cast<ptrdiff_t>(sizeof(bytes));
+        std::memcpy(&bytes, text.data(), has_eight ? sizeof(bytes) : text.size());
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        bytes = __builtin_bswap64(bytes);
+#endif
+        return bytes & ~uint64_t{0} >> (64 - 8 * text.size());
     }
 
     // The opening quote lies before `at`.
-    At read_quoted_cell(At at, At end, TableColumn column) {
+    At read_quoted_cell(At at, At end, TableColumn& column) {
         At first = at;
         bool is_copied = false;
         while (true) {
@@ -110,10 +143,11 @@ class TableReader : public EventReader {
     }
 
     // `is_lasting`: whether the text is there until the end of the call.
-    bool take(TableColumn column, std::string_view text, bool is_lasting) {
+    bool take(const TableColumn& column, std::string_view text, bool is_lasting) {
+        is_category_ = false;
         if (column.use == Use::kLeftOut || is_missing(text)) return true;
         if (column.use > Use::kLeftOut) {
-            told_[static_cast<int>(column.use) - static_cast<int>(Use::kLabel)] = Cell{false, text};
+            told_[static_cast<int>(column.use) - static_cast<int>(Use::kLabel)] = Word{false, text};
             return is_lasting;
         }
         if (column.use == Use::kCategory) return add_category(column.index, text);
@@ -133,15 +167,9 @@ class TableReader : public EventReader {
         return add_category(column.index, text);
     }
 
-    // Of the whole text.
-    static Spelling spelling_of(std::string_view text, double& value) {
-        Spelling spelling;
-        const At end = text.data() + text.size();
-        return read_decimal(text.data(), end, value, spelling) == end ? spelling : Spelling::kNothing;
-    }
-
     bool add_category(uint32_t seed, std::string_view text) {
         add(hash_name(text.data(), text.size(), seed), 1.0);
+        is_category_ = true;
         return true;
     }
 
@@ -150,24 +178,20 @@ class TableReader : public EventReader {
         events.values.push_back(value);
     }
 
-    const Cell& told(Use role) const { return told_[static_cast<int>(role) - static_cast<int>(Use::kLabel)]; }
-
-    bool has(Use role) const {
-        return std::any_of(table.columns.begin(), table.columns.end(), [&](auto column) { return column.use == role; });
-    }
+    const Word& told(Use role) const { return told_[static_cast<int>(role) - static_cast<int>(Use::kLabel)]; }
 
     // Label, weight, time and id, once all of the record is known.
     bool take_roles() {
         constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
         double label = unknown, weight = 1.0, time = unknown;
         std::string_view name, date;
-        if (!take_label(told(Use::kLabel), label, name)) return false;
-        if (has(Use::kWeight)) {
-            const Cell& cell = told(Use::kWeight);
+        if (!table.label.take(told(Use::kLabel), label, name)) return false;
+        if (table.has_weight) {
+            const Word& cell = told(Use::kWeight);
             if (cell.is_missing || spelling_of(cell.text, weight) != Spelling::kNumber || weight < 0.0) return false;
         }
-        if (has(Use::kTime)) {
-            const Cell& cell = told(Use::kTime);
+        if (table.has_time) {
+            const Word& cell = told(Use::kTime);
             if (cell.is_missing) return false;
             switch (spelling_of(cell.text, time)) {
                 case Spelling::kNumber: break;
@@ -176,41 +200,16 @@ class TableReader : public EventReader {
             }
             if (date.data() != nullptr && date.empty()) return false;
         }
-        if (has(Use::kId)) {
+        if (table.has_id) {
             if (told(Use::kId).is_missing) return false;
             events.has_ids = true;
         }
         if (date.data() != nullptr) events.dates.emplace_back(static_cast<int64_t>(events.kept.size()), date);
         events.labels.push_back(label);
-        if (table.labels == Labels::kMulticlass) events.classes.push_back(name);
+        if (table.label.labels == Labels::kMulticlass) events.classes.push_back(name);
         events.weights.push_back(weight);
         events.times.push_back(time);
         events.ids.push_back(told(Use::kId).text);
-        return true;
-    }
-
-    bool take_label(const Cell& cell, double& label, std::string_view& name) const {
-        if (cell.is_missing) return !table.requires_label;
-        const std::string_view text = cell.text;
-        switch (table.labels) {
-            case Labels::kMulticlass:
-                name = text;
-                return !text.empty();
-            case Labels::kClasses:
-                label = text == table.positive ? 1.0 : 0.0;
-                return text == table.positive || text == table.negative;
-            case Labels::kRegression: return spelling_of(text, label) == Spelling::kNumber;
-            default: break;
-        }
-        if (text == "true" || text == "True" || text == "TRUE") {
-            label = 1.0;
-        } else if (text == "false" || text == "False" || text == "FALSE") {
-            label = 0.0;
-        } else {
-            double value;
-            if (spelling_of(text, value) != Spelling::kNumber || (std::fabs(value) != 1.0 && value != 0.0)) return false;
-            label = value == 1.0 ? 1.0 : 0.0;
-        }
         return true;
     }
 
@@ -219,7 +218,8 @@ class TableReader : public EventReader {
     std::string scratch_;
 
     // Of the record that is being read:
-    Cell told_[4];
+    Word told_[4];
+    bool is_category_ = false;  // what was taken last
 };
 
 }  // namespace penstock

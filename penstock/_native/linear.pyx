@@ -966,6 +966,12 @@ cdef class Linear:
             raise ValueError(f"{n_buckets} x {n_classes} weights do not fit {out.shape[0]}")
         with nogil:
             for k in range(n_classes):
+                if self.totals[k, GRAVITY] == 0.0 and self.totals[k, CONTRACTION] == 1.0:
+                    for bucket in range(n_buckets):  # the same, at the speed of memory; -0.0 becomes 0.0
+                        out[bucket * n_classes + k] = (
+                            self.c.table[bucket * self.c.width + k * self.c.stride] + 0.0
+                        )
+                    continue
                 for bucket in range(n_buckets):
                     out[bucket * n_classes + k] = effective(
                         self.c.table[bucket * self.c.width + k * self.c.stride], &self.totals[k, 0]

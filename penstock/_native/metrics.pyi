@@ -53,6 +53,9 @@ def summarise_binary(
     previous: float,
     rows: NDArray[np.float64],
 ) -> tuple[int, int, int]: ...
+def squared_losses(
+    predictions: NDArray[np.float64], labels: NDArray[np.float64], losses: NDArray[np.float64]
+) -> tuple[int, int, int]: ...
 def summarise_multiclass(
     predictions: NDArray[np.float64],
     labels: NDArray[np.float64],

@@ -129,6 +129,25 @@ def summarise_binary(
     return kept, -1, USABLE
 
 
+def squared_losses(const double[::1] predictions, const double[::1] labels, double[::1] losses):
+    """Write the squared error of each probability of 1; return as a summary does."""
+    cdef Py_ssize_t i, n = labels.shape[0]
+    cdef double p
+    if not n == predictions.shape[0] == losses.shape[0]:
+        raise ValueError("predictions, labels and losses do not fit together")
+    with nogil:
+        for i in range(n):
+            if not is_probability(predictions[i]):
+                with gil:
+                    return i, i, BAD_PREDICTION
+            if labels[i] != 0.0 and labels[i] != 1.0:
+                with gil:
+                    return i, i, BAD_LABEL
+            p = into_unit(predictions[i])
+            losses[i] = (p - labels[i]) * (p - labels[i])
+    return n, -1, USABLE
+
+
 def summarise_multiclass(
     const double[:, ::1] predictions,
     const double[::1] labels,
@@ -224,6 +243,19 @@ cdef inline bint rescaled(double* scale, double growth) noexcept nogil:
     return scale[0] > _LARGEST_SCALE
 
 
+cdef struct Head:  # the first sums over rows of classified events, in their order
+    double scale
+    double total
+    double correct
+    double logloss
+    double brier
+    double score
+    double hits
+    double pairs
+    double pairs_correct
+    double pairs_unchanged
+
+
 def add_classified(const double[:, ::1] rows, double[::1] sums, double growth, bint top_label):
     """Add rows to sums, each row counting `growth` times as much as the one before it.
 
@@ -233,46 +265,50 @@ def add_classified(const double[:, ::1] rows, double[::1] sums, double growth, b
     cdef Py_ssize_t n_classes = (n_sums - CLASSES) // 3, bin_
     cdef const double* row
     cdef double* sum_ = &sums[0]
-    cdef double weight, label, predicted, correct, hit, factor
+    cdef double weight, label, predicted, score, correct, hit, factor
+    cdef Head head  # in registers, where memory would make every addition wait for the last one
     if rows.shape[1] != CLASS_COLUMNS or n_sums < CLASSES:
         raise ValueError("rows or sums are not those of classified events")
     with nogil:
+        memcpy(&head, sum_, sizeof(Head))
         for i in range(n):
             row = &rows[i, 0]
-            if rescaled(sum_ + <int>SCALE, growth):
-                factor = 1.0 / sum_[<int>SCALE]
+            if rescaled(&head.scale, growth):
+                memcpy(sum_, &head, sizeof(Head))
+                factor = 1.0 / head.scale
                 for j in range(n_sums):
                     sum_[j] *= factor
-                sum_[<int>SCALE] = 1.0
-            weight = row[<int>WEIGHT] * sum_[<int>SCALE]
+                memcpy(&head, sum_, sizeof(Head))
+                head.scale = 1.0
+            # What did not happen adds a zero: jumping over it, as often as not, costs more.
+            weight = row[<int>WEIGHT] * head.scale
             label = row[<int>LABEL]
             predicted = row[<int>PREDICTED]
+            score = row[<int>SCORE]
             correct = weight if predicted == label else 0.0
             hit = correct if top_label else (weight if label == 1.0 else 0.0)
-            sum_[<int>TOTAL] += weight
-            sum_[<int>CORRECT] += correct
-            sum_[<int>SUM_LOGLOSS] += weight * row[<int>LOGLOSS]
-            sum_[<int>SUM_BRIER] += weight * row[<int>BRIER]
-            sum_[<int>SUM_SCORE] += weight * row[<int>SCORE]
-            sum_[<int>SUM_HITS] += hit
+            head.total += weight
+            head.correct += correct
+            head.logloss += weight * row[<int>LOGLOSS]
+            head.brier += weight * row[<int>BRIER]
+            head.score += weight * score
+            head.hits += hit
             if row[<int>PREVIOUS] >= 0.0:
-                sum_[<int>PAIRS] += weight
-                sum_[<int>PAIRS_CORRECT] += correct
-                if row[<int>PREVIOUS] == label:
-                    sum_[<int>PAIRS_UNCHANGED] += weight
-            if 0.0 <= row[<int>SCORE] <= 1.0:
-                bin_ = <Py_ssize_t>(row[<int>SCORE] * CALIBRATION_BINS)
-                if bin_ == CALIBRATION_BINS:
-                    bin_ -= 1
-                bin_ = CALIBRATION + 3 * bin_
+                head.pairs += weight
+                head.pairs_correct += correct
+                head.pairs_unchanged += weight if row[<int>PREVIOUS] == label else 0.0
+            if 0.0 <= score <= 1.0:
+                bin_ = <Py_ssize_t>(score * CALIBRATION_BINS)
+                bin_ = CALIBRATION + 3 * (bin_ - (bin_ == CALIBRATION_BINS))
                 sum_[bin_] += weight
-                sum_[bin_ + 1] += weight * row[<int>SCORE]
+                sum_[bin_ + 1] += weight * score
                 sum_[bin_ + 2] += hit
             if 0.0 <= label < n_classes:
                 sum_[CLASSES + 3 * <Py_ssize_t>label] += weight
                 sum_[CLASSES + 3 * <Py_ssize_t>label + 2] += correct
             if 0.0 <= predicted < n_classes:
                 sum_[CLASSES + 3 * <Py_ssize_t>predicted + 1] += weight
+        memcpy(sum_, &head, sizeof(Head))
 
 
 def add_numbers(const double[:, ::1] rows, double[::1] sums, double growth):

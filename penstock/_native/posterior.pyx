@@ -39,8 +39,9 @@ from libcpp.vector cimport vector
 from penstock._native.chance cimport gamma, mix, normal, stream
 from penstock._native.choice cimport PRIOR, RETIRED, eligible, histogram, settle, split_maximum
 from penstock._native.packed cimport (
-    all_within, axpy, dense_dot, dense_form, dense_product, factor, invert, padded, rank_one, scale,
-    sparse_form, sparse_product, sparse_rank_one, start,
+    LANES, PANEL, all_within, axpy, dense_dot, dense_form, dense_product, factor, fill_lane, invert,
+    majorant, measure_panel, padded, rank_one, scale, size_up, sparse_form, sparse_product, sparse_rank_one,
+    start,
 )
 
 cdef enum:
@@ -72,6 +73,8 @@ cdef const double LARGEST_X = 1e9            # |x| beyond this counts as this: a
 cdef const double LARGEST = 1e18             # of |reward| and weight
 cdef const double FORGOTTEN = 1e-6           # a row of which less is left starts anew
 cdef const double LEAST_CURVATURE = 1e-4     # of the logistic loss
+cdef const double LARGEST_SQUARE = 1e18      # of x'x: beyond it some |x| may be too large
+cdef const double LEAST_SQUARE = 1e-200      # below it what rounds may be larger than what is known
 
 EXPLORE = {"ucb": UCB, "normal": NORMAL, "nig": NIG}
 HEAD = ("width", "last", "updates", "shape", "scale", "cursor")
@@ -298,6 +301,20 @@ cdef void put_row(FeatureIndex index, Gatherer* g, Vector* v, const Matrix* matr
         put(index, g, v, matrix.indices[low + e], values[e])
 
 
+cdef bint alike(const Gatherer* g, const Matrix* matrix, Py_ssize_t i) noexcept nogil:
+    """Whether rows i to i + LANES - 1 have the features of the row gathered last, each in its own place."""
+    cdef Py_ssize_t low = matrix.indptr[i], n = g.second.size(), l
+    if not (n and g.replayable and g.straight):
+        return False
+    for l in range(1, LANES + 1):
+        if matrix.indptr[i + l] != low + l * n:
+            return False
+    return (
+        same(g.second.data(), matrix.indices + low, n)
+        and same(matrix.indices + low, matrix.indices + low + n, (LANES - 1) * n)
+    )
+
+
 cdef void finish(Gatherer* g, Vector* v) noexcept nogil:
     """Bring the entries into ascending order, and remember where each went."""
     cdef Py_ssize_t i, n = v.at.size()
@@ -485,6 +502,50 @@ cdef struct Belief:
     double scale
 
 
+cdef cppclass Panel:
+    # Actions whose measures by one model are taken together.
+    vector[double] memory
+    double* x                # as in `packed`; starts a line of the processor's cache
+    Py_ssize_t lanes         # how many there are
+    double best              # largest bound found yet in this event
+    vector[double] weights   # the variance of x is not above form = sum of weight * x²,
+    double reach             # nor its bound above x'mean + reach * sqrt(form),
+    double least_form        # if form is within these limits
+    double largest_form
+    vector[Py_ssize_t] actions
+    vector[double] means
+    vector[double] forms
+    vector[double] squares
+
+    __init__():
+        this.lanes = 0
+        this.x = NULL
+        this.actions.resize(PANEL)
+        this.means.resize(PANEL)
+        this.forms.resize(PANEL)
+        this.squares.resize(PANEL)
+
+
+cdef void reserve(Panel* panel, Py_ssize_t features) noexcept:
+    panel.memory.resize(features * PANEL + LANES)
+    panel.x = <double*>((<size_t>panel.memory.data() + 63) & ~<size_t>63)
+
+
+cdef void place(
+    Panel* panel, const Vector* v, const double* row, Py_ssize_t n, Py_ssize_t d, Py_ssize_t action
+) noexcept nogil:
+    """Put a vector of at most d features into the next lane: `v`, but for its end, the n numbers of `row`."""
+    cdef double* x = panel.x + panel.lanes
+    cdef Py_ssize_t end = v.at.size(), i
+    for i in range(end - n):
+        x[PANEL * i] = v.x[i]
+    fill_lane(row, n, LARGEST_X, x + PANEL * (end - n))
+    for i in range(end, d):
+        x[PANEL * i] = 0.0
+    panel.actions[panel.lanes] = action
+    panel.lanes += 1
+
+
 cdef cppclass Run:
     # One call: where everything is, and room to work in.
     bint learns
@@ -512,6 +573,7 @@ cdef cppclass Run:
     Vector x
     Vector z
     Vector rest
+    Panel panel
     const Vector* at_hand          # features of the event's context
     vector[Vector] block           # of the events from `block_start` to `block_end`
     Py_ssize_t block_start
@@ -747,6 +809,8 @@ cdef class Model:
         run.product.resize(padded(max(own_index.limit, common_index.limit)))
         if self.shared and n_samples:
             run.normals.resize(common_index.limit * n_samples)
+        if self.shared and run.predicts:
+            reserve(&run.panel, run.common.capacity)
         return 0
 
     # ------------------------------------------------------------------------------------------ the loop
@@ -909,6 +973,11 @@ cdef class Model:
             for j in range(k):
                 p[j] = 1.0 if everyone or slots[j] != RETIRED else 0.0
             return
+        if self.shared and self.explore == UCB and not self.diagonal:
+            self.bounds(run, index, i, low, k, everyone)
+            split_maximum(run.index.data(), p, k)
+            settle(p, slots, k, self.floor)
+            return
         if self.shared and self.explore != UCB:
             self.draw_normals(run, index, run.keys[i])
         for j in range(k):
@@ -938,6 +1007,112 @@ cdef class Model:
             histogram(run.samples.data(), run.room.data(), run.room.data() + self.draws, p, k, self.draws)
         settle(p, slots, k, self.floor)
 
+    cdef void bounds(self, Run* run, FeatureIndex index, Py_ssize_t i, Py_ssize_t low, Py_ssize_t k,
+                     bint everyone) noexcept nogil:
+        """Upper confidence bounds of actions that share one model, a panel at a time, into `run.index`.
+
+        Where there are many, those that cannot be the largest get -inf: a diagonal matrix that is above P
+        takes d operations to say so, P itself d².
+        """
+        cdef Row row = row_of(&run.common, 0)
+        cdef Panel* panel = &run.panel
+        cdef Belief belief
+        cdef Py_ssize_t d = <Py_ssize_t>row.head[WIDTH], j = 0
+        # Without products all actions of an event differ in their own features only, which come last.
+        cdef bint skims = k > PANEL and (
+            not self.crosses or run.contexts.indptr[i] == run.contexts.indptr[i + 1]
+        )
+        cdef bint fits = False
+        panel.lanes = 0
+        panel.best = -INFINITY
+        if skims:
+            self.weigh(run, &row, d)
+        while j < k:
+            if skims and fits and j + LANES <= k and alike(&run.common_gather, &run.actions, low + j):
+                self.skim(run, &row, low, j, everyone)
+                j += LANES
+                continue
+            fits = False
+            run.index[j] = -INFINITY
+            if everyone or run.slots[low + j] != RETIRED:
+                self.gather_common(run, index, i, low + j)
+                fits = run.z.dense and reaches(&run.z) <= d
+                if fits:
+                    place(panel, &run.z, NULL, 0, d, j)
+                    if panel.lanes == PANEL:
+                        self.bound_panel(run, &row)
+                else:
+                    self.believe(&run.common, 0, run.totals[CLOCK], &run.z, &belief)
+                    run.index[j] = belief.mean + self.width * sqrt(belief.variance)
+            j += 1
+        self.bound_panel(run, &row)
+
+    cdef void weigh(self, Run* run, const Row* row, Py_ssize_t d) noexcept nogil:
+        """Find a diagonal matrix that is above P, or take the prior's where that says more."""
+        cdef Panel* panel = &run.panel
+        cdef double kept = self.kept(row, run.totals[CLOCK]), total = 0.0, least = INFINITY, largest = 0.0
+        cdef double norm = fmax(sqrt(dense_dot(row.mean, row.mean, d)), 1e-150)
+        cdef Py_ssize_t i
+        panel.weights.resize(padded(d))
+        majorant(row.covariance, d, run.product.data(), panel.weights.data())
+        for i in range(d):
+            panel.weights[i] /= kept
+            total += panel.weights[i]
+        if total > d / self.l2:
+            panel.weights.assign(padded(d), 1.0 / self.l2)
+        for i in range(d):
+            least, largest = fmin(least, panel.weights[i]), fmax(largest, panel.weights[i])
+        panel.least_form = LEAST_SQUARE * largest
+        panel.largest_form = LARGEST_SQUARE * least  # beyond it some |x| may be out of its limits
+        # With room for rounding, enough for as many features as a matrix in memory can have.
+        panel.reach = self.width * (1.0 + 1e-9) + 1e-11 * norm / sqrt(least)
+
+    cdef void skim(
+        self, Run* run, const Row* row, Py_ssize_t low, Py_ssize_t j, bint everyone
+    ) noexcept nogil:
+        """Find which of LANES actions, like the one gathered last, may have the largest bound, and place them."""
+        cdef Panel* panel = &run.panel
+        cdef const double* z = run.z.x.data()
+        cdef Py_ssize_t n = run.common_gather.second.size(), before = <Py_ssize_t>run.z.at.size() - n, l
+        cdef const double* values = run.actions.values + run.actions.indptr[low + j]
+        cdef double[8] means, forms
+        cdef double mean = dense_dot(row.mean, z, before), form = 0.0
+        for l in range(before):
+            form += panel.weights[l] * z[l] * z[l]
+        size_up(values, n, row.mean + before, panel.weights.data() + before, means, forms)
+        for l in range(LANES):
+            run.index[j + l] = -INFINITY
+            if not everyone and run.slots[low + j + l] == RETIRED:
+                continue
+            forms[l] += form
+            if (
+                panel.least_form <= forms[l] <= panel.largest_form
+                and mean + means[l] + panel.reach * sqrt(forms[l]) < panel.best
+            ):
+                continue
+            place(panel, &run.z, values + l * n, n, <Py_ssize_t>row.head[WIDTH], j + l)
+            if panel.lanes == PANEL:
+                self.bound_panel(run, row)
+
+    cdef void bound_panel(self, Run* run, const Row* row) noexcept nogil:
+        cdef Panel* panel = &run.panel
+        cdef double kept = self.kept(row, run.totals[CLOCK]), variance, bound
+        cdef Py_ssize_t l
+        measure_panel(
+            row.covariance, row.mean, panel.x, <Py_ssize_t>row.head[WIDTH], panel.lanes,
+            panel.means.data(), panel.forms.data(), panel.squares.data(),
+        )
+        for l in range(panel.lanes):
+            variance = fmin(fmax(panel.forms[l] / kept, 0.0), panel.squares[l] / self.l2)
+            bound = panel.means[l] + self.width * sqrt(variance)
+            run.index[panel.actions[l]] = bound
+            panel.best = fmax(panel.best, bound)
+        panel.lanes = 0
+
+    cdef double kept(self, const Row* row, double clock) noexcept nogil:
+        """What is left now of a row's events."""
+        return fmax(pow(self.discount, clock - row.head[LAST]), 1e-300) if self.discount < 1.0 else 1.0
+
     cdef void believe(
         self, const Bank* bank, Py_ssize_t slot, double clock, const Vector* v, Belief* belief
     ) noexcept nogil:
@@ -964,11 +1139,9 @@ cdef class Model:
     ) noexcept nogil:
         """Bring a row's measure to the present, and add what the prior says of features it has not seen."""
         cdef Py_ssize_t n = within(v, <Py_ssize_t>row.head[WIDTH]), i
-        cdef double q = measure.form, most = v.square / self.l2, kept = 1.0
+        cdef double q = measure.form, most = v.square / self.l2, kept = self.kept(row, clock)
         belief.mean = measure.mean
-        if self.discount < 1.0:
-            kept = pow(self.discount, clock - row.head[LAST])
-            q /= fmax(kept, 1e-300)
+        q /= kept
         for i in range(n, <Py_ssize_t>v.at.size()):
             q += v.x[i] * v.x[i] / self.l2
         belief.variance = fmin(fmax(q, 0.0), most)

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint32_t
 from libcpp cimport bool as flag
 from libcpp.memory cimport unique_ptr
 from libcpp.pair cimport pair
+from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 
@@ -41,6 +42,14 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
         void read(const string_view* records, size_t n) except +
 
 
+cdef extern from "text_label.hpp" namespace "penstock" nogil:
+    cppclass TextLabel:
+        Labels labels
+        flag is_required
+        string negative
+        string positive
+
+
 cdef class Records:
     """Reads the records that need no special care, and says which others there are."""
     cdef unique_ptr[EventReader] _reader  # set by the format
@@ -52,6 +61,8 @@ cdef class Records:
 
 
 cdef Labels labels_of(str task) except *
+
+cdef int set_label(TextLabel* label, str task, object classes, flag is_required) except -1
 
 cdef object column(const void* data, size_t size, object dtype)
 

@@ -21,6 +21,16 @@ cdef Labels labels_of(str task) except *:
     return <Labels><int>_LABELS[task]
 
 
+cdef int set_label(TextLabel* label, str task, object classes, flag is_required) except -1:
+    """Say what labels there are; `classes` are the names of a binary task's: negative, positive, or None."""
+    label.labels = labels_of(task)
+    if classes is not None:
+        label.labels = Labels.kClasses
+        label.negative, label.positive = classes[0].encode(), classes[1].encode()
+    label.is_required = is_required
+    return 0
+
+
 cdef class Records:
     def read(self, list records not None):
         """Read what can be read.

@@ -154,7 +154,7 @@ def keep_uniformly(
                 total += costs[at]
                 if full:
                     log_w = _shrunk(bits, log_w, size)
-                while total > max_bytes:
+                while total > max_bytes and held > 0:
                     if not full:
                         log_w = _shrunk(bits, log_w, held)
                     full = False
@@ -292,7 +292,7 @@ cdef class Classes:
                     self.filled = True
                 if self.filled:
                     self._mark_largest()
-                while self.total > self.max_bytes:
+                while self.total > self.max_bytes and self.held > 0:
                     self._drop(bits, numbers, held_costs)
         return n_kept
 
@@ -316,8 +316,8 @@ cdef class Classes:
         cdef int64_t total = 0
         if sorted([slot for _, _, slots in classes for slot in slots]) != list(range(held_costs.shape[0])):
             raise ValueError("its classes do not share out its slots")
-        if held_costs.shape[0] > self.size:
-            raise ValueError("it holds too many events")
+        if held_costs.shape[0] > self.size or (held_costs.shape[0] == self.size and not filled):
+            raise ValueError("it holds too many events, or is not full with as many as there is room for")
         for seen, full, slots in classes:
             if seen < len(slots):
                 raise ValueError("it holds more of a class than it was offered")
@@ -360,6 +360,8 @@ def pick(object generator, const double[::1] tree, int64_t[::1] out):
     cdef bitgen_t *bits = _bits(generator)
     cdef Py_ssize_t i, node, n = out.shape[0], half = tree.shape[0] // 2
     cdef double target
+    if half < 1 or half & (half - 1):
+        raise ValueError("not a tree")
     with nogil:
         for i in range(n):
             target = (<double> i + _random(bits)) / <double> n * tree[1]

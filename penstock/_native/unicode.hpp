@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <cstdint>
+#include <cstring>
 #include <string_view>
 
 namespace penstock {
@@ -23,6 +25,9 @@ inline int length_of_character(const char* at, const char* end) {
 inline bool is_utf8(std::string_view text) {
     const char *at = text.data(), *end = at + text.size();
     while (at != end) {
+        uint64_t word;
+        while (end - at >= 8 && (std::memcpy(&word, at, 8), (word & 0x8080808080808080u) == 0)) at += 8;
+        if (at == end) break;
         if (static_cast<unsigned char>(*at) < 0x80) {
             ++at;
             continue;

@@ -92,6 +92,11 @@ class Codec(Protocol):
         """Whether nothing can be decoded before the first record of the file was given to `with_header`."""
         ...
 
+    @property
+    def is_native(self) -> bool:
+        """Whether `decode` does most of its work without the interpreter's lock, so that a thread pays."""
+        ...
+
     def with_header(self, record: bytes, where: str) -> Codec:
         """Return the codec for the records that follow `record`.
 

@@ -1,4 +1,8 @@
-"""CSV and its relatives: a header, then one record a line, fields separated by one character."""
+"""CSV and its relatives: a header, then one record a line, fields separated by one character.
+
+A kernel hashes the records straight from their bytes; what it declines, because it is unusual or wrong, goes
+the longer way by strings, which says what is wrong with it. Rows are made if somebody reads them.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,23 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from penstock._native.csv import CellReader
 from penstock._native.features import encode_cells
-from penstock.codecs.base import Decoded, Where, utf8_error
+from penstock.codecs.base import Decoded, Framer, Where, utf8_error
+from penstock.codecs.declined import with_dates, with_declined
 from penstock.codecs.fields import Events, Fields
 from penstock.codecs.framing import Lines
+from penstock.codecs.lazy import Lazy
+from penstock.codecs.spans import LineSpans, Spans
 from penstock.codecs.values import path_of, read_time, read_weight
 from penstock.errors import BadRecord, ConfigError, DataError
+from penstock.events import Batch, Row
 
 __all__ = ["CSV"]
 
 _AUTO, _NUMBER, _CATEGORY, _IGNORED = 0, 1, 2, 3  # how the kernel reads a column
 _KINDS: Final = {"number": _NUMBER, "category": _CATEGORY}
+_USES: Final = ("auto", "number", "category", "ignore")  # the same to the kernel of whole records
 _BOM: Final = b"\xef\xbb\xbf"
 _MAX_SHOWN: Final = 12  # columns in a message
 
@@ -79,6 +89,7 @@ class CSV:
         self._multiline = multiline
         self._columns: tuple[str, ...] | None = None
         self._kinds: list[int] = []
+        self._reader: CellReader | None = None
         if columns is not None:
             try:
                 self._name_columns(columns)
@@ -89,6 +100,16 @@ class CSV:
     def needs_header(self) -> bool:
         """Whether the columns have no names yet."""
         return self._columns is None
+
+    @property
+    def is_native(self) -> bool:
+        """Whether a kernel does most of the work, without the interpreter's lock.
+
+        It takes a number and the delimiter behind it at one go, so that cannot be a part of a number.
+        """
+        return self._delimiter == "\t" or (
+            self._delimiter.isprintable() and not self._delimiter.isalnum() and self._delimiter not in "+-."
+        )
 
     def with_header(self, record: bytes, where: str) -> CSV:
         """Take the names of the columns from the first line of a file."""
@@ -110,16 +131,46 @@ class CSV:
             raise DataError(f"{where}: {error}") from None
         return codec
 
-    def framer(self, limit: int, offset: int = 0, number: int = 0) -> Lines:
+    def framer(self, limit: int, offset: int = 0, number: int = 0) -> Framer:
         """Cut at line ends; where fields may contain them, only outside quotes."""
-        return Lines(limit, offset, number, _open_quotes(self._delimiter) if self._multiline else None)
+        if self._multiline:
+            return Lines(limit, offset, number, _open_quotes(self._delimiter))
+        return LineSpans(limit, offset, number)
 
     def decode(self, records: Sequence[bytes], where: Where) -> Decoded:
         """Decode one line of fields a record."""
+        read = None
+        if self._reader is not None:
+            read = self._reader.read(records.parts if isinstance(records, Spans) else list(records))
+        if read is None:
+            return self._decode(records, where)
+        features, labels, weights, times, ids, dates, kept, declined = read
+        if dates:
+            declined = with_dates(times, dates, kept, declined, text=True)
+
+        def make_rows(numbers: Sequence[int]) -> list[Row]:
+            return self._rows([records[i] for i in numbers])
+
+        rows = Lazy(len(kept), make_rows)
+        batch = Batch(features=features, labels=labels, weights=weights, times=times, rows=rows, ids=ids)
+        if len(declined) == 0:
+            return batch, ()
+        numbers = declined.tolist()
+        slow = self._decode([records[i] for i in numbers], lambda i: where(numbers[i]))
+        return with_declined(batch, kept, slow, declined, make_rows)
+
+    def _rows(self, records: Sequence[bytes]) -> list[Row]:
+        """Return the features of good records."""
+        cells = [self._parse(data.decode()) for data in records]
+        _, rows, _ = encode_cells(self._columns or (), self._kinds, cells, self._missing)
+        return list(rows)
+
+    def _decode(self, records: Sequence[bytes], where: Where) -> Decoded:
+        """Decode by way of strings."""
         events = Events(self._fields.task)
         columns = self._columns or ()
         self._take_apart(self._split(records, events), events)
-        features, rows, unusable = encode_cells(list(columns), self._kinds, events.rows, self._missing)
+        features, rows, unusable = encode_cells(columns, self._kinds, events.rows, self._missing)
         return events.decoded(features, rows, unusable, where=where, raw=records.__getitem__)
 
     def _name_columns(self, columns: Sequence[str]) -> None:
@@ -146,11 +197,15 @@ class CSV:
             _IGNORED if name in not_features else _KINDS.get(fields.types.get(name, ""), _AUTO)
             for name in columns
         ]
+        if self.is_native:
+            role_of = {name: role for role, name in named.items()}
+            uses = [role_of.get(name, _USES[kind]) for name, kind in zip(columns, self._kinds, strict=True)]
+            self._reader = fields.cell_reader(columns, uses, delimiter=self._delimiter, missing=self._missing)
 
     def _split(self, records: Sequence[bytes], events: Events) -> list[list[str] | None]:
         """Cut every record into its fields; None for one that was rejected."""
         try:
-            cells: list[Any] = list(self._reader([data.decode() for data in records]))
+            cells: list[Any] = list(self._cells_of([data.decode() for data in records]))
         except (UnicodeDecodeError, csv.Error):
             cells = []
         if len(cells) == len(records):
@@ -167,12 +222,12 @@ class CSV:
                 cells.append(None)
         return cells
 
-    def _reader(self, texts: Sequence[str]) -> Any:
+    def _cells_of(self, texts: Sequence[str]) -> Any:
         return csv.reader(texts, delimiter=self._delimiter, strict=True)
 
     def _parse(self, text: str) -> list[str]:
         try:
-            (cells,) = self._reader([text])
+            (cells,) = self._cells_of([text])
         except csv.Error as error:
             hint = " (if fields contain line ends: `multiline: true`)" if "end of data" in str(error) else ""
             raise BadRecord(f"CSV ({error}){hint}", text) from None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.codecs.base import Decoded
-from penstock.codecs.lazy import LazyRows, MakeRows
+from penstock.codecs.lazy import Lazy, MakeRows
+from penstock.codecs.values import read_time
+from penstock.errors import BadRecord
 from penstock.events import Batch, Features
 
-__all__ = ["with_declined"]
+__all__ = ["with_dates", "with_declined"]
 
 
 def with_declined(
@@ -20,6 +23,7 @@ def with_declined(
     slow: Decoded,
     declined: NDArray[np.int64],
     make_rows: MakeRows,
+    make_lines: Callable[[Sequence[int]], list[str]] | None = None,
 ) -> Decoded:
     """Merge two parts of one call.
 
@@ -31,8 +35,8 @@ def with_declined(
         Numbers of records, ascending. Those that are in both are taken out of `fast`.
     slow : Decoded
         What became of the records `declined`.
-    make_rows : callable
-        Makes rows, given numbers of records.
+    make_rows, make_lines : callable
+        Make rows, and lines if the format has them, given numbers of records.
     """
     late, rejected = slow
     bad = np.array([letter.after + i for i, letter in enumerate(rejected)], np.int64)
@@ -47,8 +51,41 @@ def with_declined(
         labels=np.concatenate((fast.labels, late.labels))[positions],
         weights=np.concatenate((fast.weights, late.weights))[positions],
         times=np.concatenate((fast.times, late.times))[positions],
-        rows=LazyRows(len(records), lambda events: make_rows([records[i] for i in events])),
+        rows=Lazy(len(records), lambda events: make_rows([records[i] for i in events])),
+        lines=None
+        if make_lines is None
+        else Lazy(len(records), lambda events: make_lines([records[i] for i in events])),
         ids=None if ids is None else [ids[i] for i in positions.tolist()],
     )
     after = np.searchsorted(records, declined[bad]).tolist()
     return batch, tuple(replace(letter, after=n) for letter, n in zip(rejected, after, strict=True))
+
+
+def with_dates(
+    times: NDArray[np.float64],
+    dates: list[tuple[int, str]],
+    kept: NDArray[np.int64],
+    declined: NDArray[np.int64],
+    *,
+    text: bool,
+) -> NDArray[np.int64]:
+    """Put the times that came as text into `times`; return `declined` with those that are none.
+
+    Parameters
+    ----------
+    times : float64
+        Of the events that a kernel read.
+    dates : list of (int, str)
+        Events whose time is text, and that.
+    kept, declined : int64
+        As of `with_declined`.
+    text : bool
+        Whether a number may come as its spelling.
+    """
+    unusable = []
+    for event, date in dates:
+        try:
+            times[event] = read_time(date, text=text, path="$")
+        except BadRecord:
+            unusable.append(event)
+    return np.sort(np.concatenate((declined, kept[unusable]))) if unusable else declined

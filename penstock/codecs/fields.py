@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
 
+from penstock._native.csv import CellReader
 from penstock._native.features import encode_rows
 from penstock._native.json import RecordReader
+from penstock._native.vw import VWReader
 from penstock.codecs.base import Decoded, Where
 from penstock.codecs.values import (
     Label,
@@ -251,15 +253,11 @@ class Fields:
         for role, name in roles.items():
             if name in ("", container) or (feedback and name in ("weight", "time", "id") and name != role):
                 return None
-        pair = None
-        if self.classes is not None:
-            negative, positive = map(class_name, self.classes)
-            pair = (str(negative), str(positive))
         try:
             return RecordReader(
                 task=self.task.kind,
                 roles=roles,
-                classes=pair,
+                classes=self._class_names(),
                 requires_label=self.require_label,
                 container=container,
                 requires_container=self.features is not None,
@@ -268,6 +266,40 @@ class Fields:
             )
         except UnicodeEncodeError:  # a lone surrogate in a name
             return None
+
+    def cell_reader(
+        self, columns: Sequence[str], uses: Sequence[str], *, delimiter: str, missing: Iterable[str]
+    ) -> CellReader | None:
+        """Return the kernel that reads the records of a table whose columns have these names and uses.
+
+        None where a name is not text that a file can hold.
+        """
+        try:
+            return CellReader(
+                task=self.task.kind,
+                columns=list(zip(columns, uses, strict=True)),
+                delimiter=delimiter,
+                missing=missing,
+                classes=self._class_names(),
+                requires_label=self.require_label,
+            )
+        except UnicodeEncodeError:  # a lone surrogate
+            return None
+
+    def vw_reader(self) -> VWReader | None:
+        """Return the kernel that reads VW's text; None where a name is not text that a file can hold."""
+        try:
+            return VWReader(
+                task=self.task.kind, classes=self._class_names(), requires_label=self.require_label
+            )
+        except UnicodeEncodeError:  # a lone surrogate
+            return None
+
+    def _class_names(self) -> tuple[str, str] | None:
+        if self.classes is None:
+            return None
+        negative, positive = map(class_name, self.classes)
+        return str(negative), str(positive)
 
     def _take_apart(self, records: Sequence[Any], events: Events, feedback: bool) -> None:
         # Everything is looked up once: this loop runs for every event.

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from penstock.codecs.base import Decoded, Where, utf8_error
-from penstock.codecs.declined import with_declined
+from penstock.codecs.declined import with_dates, with_declined
 from penstock.codecs.fields import SKIP, Fields
-from penstock.codecs.lazy import LazyRows
+from penstock.codecs.lazy import Lazy
 from penstock.codecs.spans import LineSpans, Spans
-from penstock.codecs.values import read_time
 from penstock.errors import BadRecord
 from penstock.events import Batch, Row
 
@@ -72,12 +69,12 @@ class JSON:
             return self._decode(records, where)
         features, labels, weights, times, ids, dates, kept, declined = read
         if dates:
-            declined = _with_dates(times, dates, kept, declined)
+            declined = with_dates(times, dates, kept, declined, text=False)
 
         def make_rows(numbers: Sequence[int]) -> list[Row]:
             return self._fields.rows([orjson.loads(records[i]) for i in numbers], feedback=True)
 
-        rows = LazyRows(len(kept), make_rows)
+        rows = Lazy(len(kept), make_rows)
         batch = Batch(features=features, labels=labels, weights=weights, times=times, rows=rows, ids=ids)
         if len(declined) == 0:
             return batch, ()
@@ -97,19 +94,3 @@ class JSON:
                 bad.append((len(decoded), BadRecord(expected, data)))
                 decoded.append(SKIP)
         return self._fields.decode(decoded, bad, where=where, raw=records.__getitem__, feedback=True)
-
-
-def _with_dates(
-    times: NDArray[np.float64],
-    dates: list[tuple[int, str]],
-    kept: NDArray[np.int64],
-    declined: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Put the times that came as text into `times`; return `declined` with those that are none."""
-    unusable = []
-    for event, text in dates:
-        try:
-            times[event] = read_time(text, text=False, path="$")
-        except BadRecord:
-            unusable.append(event)
-    return np.sort(np.concatenate((declined, kept[unusable]))) if unusable else declined

@@ -28,6 +28,7 @@ class MessagePack:
     """
 
     needs_header = False
+    is_native = False
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields

@@ -19,7 +19,7 @@ from penstock._native.columns import LAYOUTS, encode_columns
 from penstock.codecs.base import Decoded, Where
 from penstock.codecs.declined import with_declined
 from penstock.codecs.fields import SKIP, Fields
-from penstock.codecs.lazy import LazyRows
+from penstock.codecs.lazy import Lazy
 from penstock.codecs.values import Label, read_id, read_time, read_weight
 from penstock.errors import BadRecord, DataError
 from penstock.events import Batch, Row
@@ -142,7 +142,7 @@ class Parquet:
             labels=roles.labels[kept],
             weights=roles.weights[kept],
             times=roles.times[kept],
-            rows=LazyRows(len(kept), lambda numbers: make_rows(kept[list(numbers)].tolist())),
+            rows=Lazy(len(kept), lambda numbers: make_rows(kept[list(numbers)].tolist())),
             ids=None if roles.ids is None else [roles.ids[i] for i in kept.tolist()],
         )
         if bad:

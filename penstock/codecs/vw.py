@@ -8,10 +8,13 @@ from typing import Any, Final
 
 from penstock._native.features import encode_vw
 from penstock.codecs.base import Decoded, Where, utf8_error
+from penstock.codecs.declined import with_declined
 from penstock.codecs.fields import Events, Fields
-from penstock.codecs.framing import Lines
+from penstock.codecs.lazy import Lazy
+from penstock.codecs.spans import LineSpans, Spans
 from penstock.codecs.values import read_number, read_weight
 from penstock.errors import BadRecord, ConfigError
+from penstock.events import Batch, Row
 
 __all__ = ["VW"]
 
@@ -44,6 +47,7 @@ class VW:
     """
 
     needs_header = False
+    is_native = True  # most work needs no interpreter's lock
 
     def __init__(self, fields: Fields) -> None:
         named: dict[str, Any] = {
@@ -57,24 +61,59 @@ class VW:
             if given:
                 raise ConfigError(f"{option}: VW text says itself what is what; leave it out")
         self._fields = fields
+        self._reader = fields.vw_reader()
 
     def with_header(self, record: bytes, where: str) -> VW:
         """VW text has no header."""
         del record, where
         return self
 
-    def framer(self, limit: int, offset: int = 0, number: int = 0) -> Lines:
+    def framer(self, limit: int, offset: int = 0, number: int = 0) -> LineSpans:
         """Cut at line ends."""
-        return Lines(limit, offset, number)
+        return LineSpans(limit, offset, number)
 
     def decode(self, records: Sequence[bytes], where: Where) -> Decoded:
-        """Decode one line a record."""
+        """Decode one line a record.
+
+        A kernel hashes the lines straight from their bytes; what it declines, because it is unusual or
+        wrong, goes the longer way, which says what is wrong with it.
+        """
+        read = None
+        if self._reader is not None:
+            read = self._reader.read(records.parts if isinstance(records, Spans) else list(records))
+        if read is None:
+            return self._decode(records, where)
+        features, labels, weights, times, ids, _, kept, declined = read
+
+        def make_lines(numbers: Sequence[int]) -> list[str]:
+            return [_from_bar(records[i].decode())[1] for i in numbers]
+
+        def make_rows(numbers: Sequence[int]) -> list[Row]:
+            return list(encode_vw(make_lines(numbers))[1])
+
+        batch = Batch(
+            features=features,
+            labels=labels,
+            weights=weights,
+            times=times,
+            rows=Lazy(len(kept), make_rows),
+            lines=Lazy(len(kept), make_lines),
+            ids=ids,
+        )
+        if len(declined) == 0:
+            return batch, ()
+        numbers = declined.tolist()
+        slow = self._decode([records[i] for i in numbers], lambda i: where(numbers[i]))
+        return with_declined(batch, kept, slow, declined, make_rows, make_lines)
+
+    def _decode(self, records: Sequence[bytes], where: Where) -> Decoded:
+        """Decode by way of strings."""
         events = Events(self._fields.task)
         events.ids = ids = []
         read_label = self._fields.label_reader(text=True, path="$.label")
         for i, data in enumerate(records):
             try:
-                before, _, features = data.decode().rstrip("\r\n").partition("|")
+                before, line = _from_bar(data.decode())
                 label, weight, tag = _before_bar(before)
                 if label is None and tag and self._fields.require_label:
                     raise BadRecord(_TOUCHING, tag, path="$.label")  # noqa: TRY301  (as from the readers)
@@ -86,7 +125,7 @@ class VW:
                 events.bad.append((i, error))
                 continue
             events.kept.append(i)
-            events.rows.append(f"|{features}")
+            events.rows.append(line)
             events.labels.append(value)
             events.weights.append(weight)
             events.times.append(math.nan)
@@ -94,6 +133,12 @@ class VW:
         lines: list[str] = events.rows
         matrix, rows, unusable = encode_vw(lines)
         return events.decoded(matrix, rows, unusable, where=where, raw=records.__getitem__, lines=lines)
+
+
+def _from_bar(text: str) -> tuple[str, str]:
+    """Cut a record at its first bar: label and tag, and the line of features from the bar on."""
+    before, _, features = text.rstrip("\r\n").partition("|")
+    return before, f"|{features}"
 
 
 def _before_bar(text: str) -> tuple[str | None, float, str]:

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from penstock.drift.base import Detector, Domain, Drift
+from penstock.drift.base import Change, Detector, Domain, Drift, InputDetector, Shift
 from penstock.registry import resolve
 
-__all__ = ["DETECTORS", "Detector", "Domain", "Drift", "build"]
+__all__ = [
+    "DETECTORS",
+    "INPUT_DETECTORS",
+    "KINDS",
+    "Change",
+    "Detector",
+    "Domain",
+    "Drift",
+    "InputDetector",
+    "Shift",
+    "build",
+    "build_inputs",
+]
 
 DETECTORS: Final[Mapping[str, str]] = {
     "adwin": "penstock.drift.adwin:ADWIN",
@@ -23,6 +35,15 @@ DETECTORS: Final[Mapping[str, str]] = {
     "river": "penstock.drift.river:River",
     "stepd": "penstock.drift.stepd:STEPD",
 }
+"""Those that watch one stream of numbers."""
+
+INPUT_DETECTORS: Final[Mapping[str, str]] = {
+    "features": "penstock.drift.features:Features",
+    "two_sample": "penstock.drift.two_sample:TwoSample",
+}
+"""Those that watch whole events."""
+
+KINDS: Final[Mapping[str, str]] = {**DETECTORS, **INPUT_DETECTORS}
 
 
 def build(
@@ -39,4 +60,10 @@ def build(
 
         return Calibrated(cls, parameters, every=false_alarm_every, series=series)
     detector: Detector = cls(**parameters)
+    return detector
+
+
+def build_inputs(kind: str, **parameters: Any) -> InputDetector:
+    """Build the input detector registered as `kind`, or the class that ``module:Class`` names."""
+    detector: InputDetector = resolve(kind, INPUT_DETECTORS, what="input detector")(**parameters)
     return detector

@@ -128,7 +128,7 @@ class River:
         UntrustedState
             If nothing vouches for the pickle in it.
         """
-        detector = unpickled(state.get("detector"))
+        detector = unpickled(state.get("detector"), "detector river")
         n, total, window = state.get("n"), state.get("total"), state.get("window")
         if (
             type(detector) is not type(self._detector)

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from penstock.errors import BadRecord, ConfigError, DataError, ServiceError, StoreError
 from penstock.feedback import DecisionEvent, RewardEvent, plain
 from penstock.kafka import topics
-from penstock.kafka.client import Connection, consumer, describe, producer, translated
+from penstock.kafka.client import Connection, consumer, describe, producer, translated, watermarks
 from penstock.kafka.requests import Answer, answer_all, failure
 from penstock.kafka.transactions import RolledBack, TooLarge, Transactions
 from penstock.outputs_config import AnswersSpec
@@ -368,8 +368,7 @@ class _Copy:
             time.sleep(_WAIT_S)
         for place in places:
             if place.offset < 0:
-                low, _ = client.get_watermark_offsets(place, timeout=_TIMEOUT_S, cached=False)
-                place.offset = low
+                place.offset, _ = watermarks(client, place.topic, place.partition, _TIMEOUT_S)
         return [TopicPartition(place.topic, place.partition, place.offset) for place in places]
 
     def _judge(self, error: KafkaError, message: Message) -> None:

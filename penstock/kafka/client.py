@@ -9,14 +9,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import Field, field_validator
 
 from penstock.config import Strict
 from penstock.errors import ConfigError, DataError, PenstockError, ServiceError
 
-__all__ = ["EMBEDDED", "Connection", "admin", "consumer", "describe", "producer", "translated"]
+__all__ = ["EMBEDDED", "Connection", "admin", "consumer", "describe", "producer", "translated", "watermarks"]
 
 EMBEDDED: Final = "embedded"
 """The bootstrap address of librdkafka's in-process broker, which lives as long as the process."""
@@ -25,6 +25,7 @@ Setting: TypeAlias = "bool | int | float | str"
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SLICE_S: Final = 0.5  # of a wait for a broker: how long a signal may go unnoticed
+_PAUSE_S: Final = 0.1  # between two questions to a leader that is not there yet
 _log = logging.getLogger("penstock.kafka")
 
 # What exactly-once learning rests on is not for a configuration to change.
@@ -57,6 +58,21 @@ _REFUSED: Final = frozenset(
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError._AUTHENTICATION,
+    }
+)
+_PASSING: Final = frozenset(  # while a leader moves, or a topic has just been made
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_CACHE,
     }
 )
 _NO_TOPIC: Final = frozenset(
@@ -297,3 +313,29 @@ def partitions(client: Consumer, topics: Iterable[str], timeout_s: float) -> dic
             raise ConfigError(f"there is no topic {topic!r}: make it first, or correct the name")
         found[topic] = len(known.partitions)
     return found
+
+
+def watermarks(client: Consumer, topic: str, partition: int, timeout_s: float) -> tuple[int, int]:
+    """Return the first offset of a partition and the one behind its last, as its leader knows them.
+
+    Raises
+    ------
+    DataError
+        If there is no such partition.
+    ServiceError
+        If its leader does not answer within `timeout_s`, or refuses.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = max(deadline - time.monotonic(), _PAUSE_S)
+        try:
+            low, high = client.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=left, cached=False
+            )
+        except KafkaException as error:
+            fault = error.args[0]
+            if fault.code() not in _PASSING or time.monotonic() + _PAUSE_S >= deadline:
+                raise translated(fault, f"{topic}[{partition}]") from None
+            time.sleep(_PAUSE_S)
+        else:
+            return low, high

@@ -220,6 +220,11 @@ class Ordered:
             skip = where.taken  # of this entry: they lie before the position
             for run in runs:
                 place = (run.topic, run.partition)
+                if run.topic not in self._options.topics:
+                    raise StoreError(
+                        f"the journal {self.journal_path} is of topic {run.topic!r}, and the topics are "
+                        f"{', '.join(self._options.topics)}: it is not the one that belongs here"
+                    )
                 if run.size == 0 and place not in reader.next:
                     reader.add(place, run.first)
                     where.next[place] = run.first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -10,8 +11,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from penstock.errors import ConfigError, DataError
-from penstock.kafka.client import Connection, consumer, partitions, translated, unreachable
+from penstock.errors import ConfigError, DataError, ServiceError
+from penstock.kafka.client import Connection, consumer, partitions, translated, unreachable, watermarks
 
 __all__ = ["Assignment", "Health", "Offsets", "Place", "Reader", "Start", "named"]
 
@@ -28,6 +29,9 @@ _RETRY_S: Final = 2.0  # between two looks at a broker that is down
 _LAG_EVERY_S: Final = 1.0
 _AHEAD_BYTES: Final = 64 << 20  # of records that wait for those of other partitions, all together
 _AHEAD_RECORDS: Final = 100_000
+_SKIPPED: Final = frozenset(  # librdkafka goes on behind what it cannot read: we do not
+    {KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED}
+)
 _log = logging.getLogger("penstock.kafka")
 
 
@@ -208,10 +212,11 @@ class Reader:
         DataError, ServiceError
             If a partition cannot be read any more.
         """
-        messages = self._consumer.consume(1, wait_s)
+        found = self._distribute(messages := self._consumer.consume(1, wait_s))
         if messages and n > 1:
-            messages += self._consumer.consume(n - 1, linger_s)
-        found = self._distribute(messages)
+            # What came before must be in its buffer by now: should the group take its partition away while
+            # this waits, and give it back, it is going to be fetched again.
+            found |= self._distribute(self._consumer.consume(n - 1, linger_s))
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -335,11 +340,15 @@ class Reader:
     def _begin_new(self, known: Mapping[str, int]) -> None:
         """Begin the partitions that we have no position in."""
         fresh = [(topic, p) for topic, n in known.items() for p in range(n) if (topic, p) not in self.next]
-        for place in fresh:
-            self._origin(place)
-            self._buffers[place[0]][place[1]] = deque()
-        if fresh:
-            self._consumer.incremental_assign([TopicPartition(*place, self.next[place]) for place in fresh])
+        begun: list[TopicPartition] = []
+        try:
+            for place in fresh:
+                self._origin(place)
+                self._buffers[place[0]][place[1]] = deque()
+                begun.append(TopicPartition(*place, self.next[place]))
+        finally:  # one that has no leader yet stops none of those before it
+            if begun:
+                self._consumer.incremental_assign(begun)
 
     def _origin(self, place: Place) -> None:
         """Decide where a partition begins for us: once, for this is kept."""
@@ -352,13 +361,7 @@ class Reader:
         return [place for place in self.next if place not in self._new]
 
     def _watermarks(self, place: Place) -> tuple[int, int]:
-        try:
-            found = self._consumer.get_watermark_offsets(
-                TopicPartition(*place), timeout=self._connect_timeout_s, cached=False
-            )
-        except KafkaException as error:
-            raise translated(error.args[0], named(*place)) from None
-        return found
+        return watermarks(self._consumer, *place, self._connect_timeout_s)
 
     def _check(self, place: Place, offset: int) -> None:
         low, high = self._watermarks(place)
@@ -387,6 +390,12 @@ class Reader:
             wanted = message.offset()
             self._failure = self._out_of_range(
                 place, self.next.get(place, 0) if wanted is None else wanted, *self._watermarks(place)
+            )
+        elif code in _SKIPPED:
+            reached = self.next.get(place, 0) + self.n_buffered(place)
+            self._failure = DataError(
+                f"{named(*place)}: records from about offset {reached} on cannot be read: {error.str()}; "
+                f"what was learned so far is kept"
             )
         elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             self._failure = translated(error, named(*place))
@@ -433,7 +442,12 @@ class Reader:
         if not self.health.ok:
             self._is_back()
         if self._assignment == "fixed" and self._follow and known != self._known:
-            self._begin_new(known)
+            try:
+                self._begin_new(known)
+            except (DataError, ServiceError) as error:
+                _log.warning("a new partition cannot be read yet: %s", error)
+                self._refreshed_at -= _REFRESH_S - _RETRY_S
+                return
         self._known = known
 
     def _measure_lag(self) -> None:
@@ -444,7 +458,9 @@ class Reader:
             except KafkaException:
                 continue
             if high >= 0:
-                lag[place] = max(0, high - self.next.get(place, 0))
+                # Behind the last record may lie marks of transactions, which nobody takes.
+                is_done = place in self._at_end and not self.n_buffered(place)
+                lag[place] = 0 if is_done else max(0, high - self.next.get(place, 0))
         self.lag = lag
 
     def _on_assign(self, client: Consumer, given: list[TopicPartition]) -> None:
@@ -456,7 +472,8 @@ class Reader:
             if place not in self.next:
                 self._origin(place)
             else:
-                self._check(place, self.next[place])
+                with contextlib.suppress(ServiceError):  # a broker that is away: fetching finds out as well
+                    self._check(place, self.next[place])
             self._buffers[place[0]][place[1]] = deque()
             partition.offset = self.next[place]
         client.incremental_assign(given)

@@ -23,7 +23,7 @@ from confluent_kafka import KafkaError, Message
 from penstock.errors import ServiceError
 from penstock.kafka import topics
 from penstock.kafka.client import Connection, producer
-from penstock.kafka.transactions import Headers, RolledBack, Transactions
+from penstock.kafka.transactions import Headers, RolledBack, TooLarge, Transactions
 
 __all__ = ["WRITER", "TopicLog"]
 
@@ -34,6 +34,7 @@ _log = logging.getLogger("penstock.kafka")
 _TRANSACTION_S: Final = 1.0  # a record is visible to readers after about this long
 _TRANSACTION_RECORDS: Final = 1000  # they are kept in memory, to be sent again after a roll-back
 _TRANSACTION_BYTES: Final = 4 << 20
+_LEAVE_S: Final = 5.0  # for the last words to a broker that may be gone
 _BROKER_WAITS_S: Final = 300  # for an open transaction, before the broker rolls it back itself
 
 
@@ -107,6 +108,7 @@ class TopicLog:
         self._open_bytes = 0
         self._opened_at = 0.0
         self._began = False  # whether the broker has been sent what is open
+        self._failure: ServiceError | None = None  # after which nothing more can be said of what is there
 
     def append(self, value: bytes | None, *, key: str | None = None, headers: Headers = ()) -> bool:
         """Write a record, unless it was written before the crash that this run resumes from.
@@ -130,6 +132,8 @@ class TopicLog:
         ServiceError
             If it cannot be written, or a newer instance has taken over.
         """
+        if self._failure is not None:
+            raise self._failure
         name = None if key is None else key.encode(errors="surrogateescape")
         if name is not None and self._there[name]:
             self._there[name] -= 1
@@ -147,6 +151,11 @@ class TopicLog:
                 self._send(record)
         except RolledBack:
             self._began = False  # `_commit` makes it again
+        except TooLarge:
+            raise
+        except ServiceError as error:
+            self._failure = error
+            raise
         self._open.append(record)
         self._open_bytes += len(value or b"") + sum(len(v or b"") for _, v in record.headers)
         if len(self._open) >= _TRANSACTION_RECORDS or self._open_bytes >= _TRANSACTION_BYTES:
@@ -183,11 +192,18 @@ class TopicLog:
 
     def close(self) -> None:
         """Let go of the broker. What was appended since the last `flush` is given up."""
+        if self._failure is not None:
+            # A broker that did not answer would be waited for once more. What is open is rolled back by the
+            # next instance, or by the broker after a while.
+            self._open.clear()
+            return
         if self._open and self._began:
             try:
-                self._transactions.roll_back()
+                self._transactions.roll_back(_LEAVE_S)
             except ServiceError as error:  # the next instance rolls it back, or the broker after a while
                 _log.warning("%s", error)
+                self._open.clear()
+                return
         self._open.clear()
         self._producer.close()
 
@@ -208,6 +224,8 @@ class TopicLog:
         )
 
     def _commit(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         if not self._open:
             return
         deadline = time.monotonic() + self._timeout_s
@@ -221,9 +239,13 @@ class TopicLog:
                 self._transactions.commit()
             except RolledBack as error:
                 if time.monotonic() > deadline:
-                    raise ServiceError(str(error)) from error
+                    self._failure = ServiceError(str(error))
+                    raise self._failure from error
                 _log.warning("%s; trying again", error)
                 self._began = False
+            except ServiceError as error:
+                self._failure = error
+                raise
             else:
                 break
         self._open.clear()

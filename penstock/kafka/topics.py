@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from penstock.errors import ConfigError, ServiceError
 from penstock.kafka import embedded
-from penstock.kafka.client import EMBEDDED, Connection, admin, consumer, describe, translated
+from penstock.kafka.client import EMBEDDED, Connection, admin, consumer, describe, translated, watermarks
 
 __all__ = ["ends", "ensure", "read"]
 
@@ -95,14 +95,7 @@ def ends(connection: Connection, topic: str, *, timeout_s: float = 30.0) -> dict
     n_partitions = describe(connection, [topic], timeout_s)[topic]
     client = consumer(connection, **{"isolation.level": "read_uncommitted"})
     try:
-        return {
-            partition: client.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=timeout_s, cached=False
-            )
-            for partition in range(n_partitions)
-        }
-    except KafkaException as error:
-        raise translated(error.args[0], f"the ends of the topic {topic!r}") from error
+        return {number: watermarks(client, topic, number, timeout_s) for number in range(n_partitions)}
     finally:
         client.close()
 

@@ -139,15 +139,17 @@ class Transactions:
         """
         self._step(self._producer.commit_transaction)
 
-    def roll_back(self) -> None:
-        """Undo what was sent since `begin`."""
+    def roll_back(self, within_s: float | None = None) -> None:
+        """Undo what was sent since `begin`; try it for `within_s`, or as long as any other step."""
         # The broker must know of the transaction before it is told to end it: an end that overtakes the
         # first record is met by "invalid state", which is fatal.
         self._producer.flush(_SETTLE_S)
-        self._step(self._producer.abort_transaction, aborting=True)
+        self._step(self._producer.abort_transaction, aborting=True, within_s=within_s)
 
-    def _step(self, call: Callable[[float], object], *, aborting: bool = False) -> None:
-        deadline = time.monotonic() + self._timeout_s
+    def _step(
+        self, call: Callable[[float], object], *, aborting: bool = False, within_s: float | None = None
+    ) -> None:
+        deadline = time.monotonic() + (self._timeout_s if within_s is None else within_s)
         while True:
             left = max(deadline - time.monotonic(), _PAUSE_S)
             try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from penstock.events import Batch, Row
 from penstock.state import State
 
-__all__ = ["Learner", "Model"]
+__all__ = ["Hastens", "Learner", "Model"]
 
 
 @runtime_checkable
@@ -45,6 +45,9 @@ class Learner(Protocol):
 
     However a stream is cut into batches, the state after it is the same, to the bit. Events whose
     weight is 0 are predicted and change nothing.
+
+    A class whose `learn` wants only `Batch.features`, `labels` and `weights` may say so with the class
+    attribute ``reads_rows = False``: then rows need not be kept to be replayed to it.
     """
 
     def predict(self, batch: Batch) -> NDArray[np.float64]:
@@ -79,5 +82,22 @@ class Learner(Protocol):
         ------
         UntrustedState
             If the state has an opaque entry that would have to be unpickled and is not trusted.
+        """
+        ...
+
+
+@runtime_checkable
+class Hastens(Protocol):
+    """A learner whose step sizes shrink with what it has seen, and that can let them grow again."""
+
+    @property
+    def hastens(self) -> bool:
+        """Whether it can, as it was built."""
+        ...
+
+    def hasten(self, factor: float) -> None:
+        """Learn faster from here on: as if only `factor`, in (0, 1], of the evidence had been seen.
+
+        Predictions are the same until the next event is learned.
         """
         ...

@@ -8,7 +8,7 @@ in benchmarking data stream classification and how to avoid them", ECML PKDD).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,8 @@ class ConstantModel:
 
 class _Baseline(ABC):
     """What the baselines share: a prediction that does not look at the features."""
+
+    reads_rows: ClassVar[bool] = False
 
     def __init__(self, task: Task, *, seed: int = 0) -> None:
         self._task = task

@@ -25,8 +25,8 @@ def opaque(model: base.Base) -> Opaque:
     return Opaque(data=data, digest=lambda: content_digest(pickle.loads(data)))
 
 
-def check_trusted(entry: object) -> Opaque:
-    """Return `entry` if it is a pickle that may be read.
+def check_trusted(entry: object, who: str = "learner river") -> Opaque:
+    """Return `entry` if it is a pickle that may be read; `who` asks, for the message.
 
     Raises
     ------
@@ -36,17 +36,17 @@ def check_trusted(entry: object) -> Opaque:
         If nothing vouches for it.
     """
     if not isinstance(entry, Opaque):
-        raise StoreError("learner river: the state has no pickled model in it")
+        raise StoreError(f"{who}: the state has no pickled model in it")
     if not entry.trusted:
         raise UntrustedState(
-            "learner river: nothing vouches for this model, a pickle, and reading it could run any code; "
+            f"{who}: nothing vouches for this model, a pickle, and reading it could run any code; "
             "set PENSTOCK_KEY to the key it was signed with, or allow unsigned models in the configuration"
         )
     return entry
 
 
-def unpickled(entry: object) -> base.Base:
-    """Read the model that `opaque` wrote.
+def unpickled(entry: object, who: str = "learner river") -> base.Base:
+    """Read the model that `opaque` wrote; `who` asks, for the message.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def unpickled(entry: object) -> base.Base:
     UntrustedState
         If nothing vouches for it.
     """
-    model = pickle.loads(check_trusted(entry).data)
+    model = pickle.loads(check_trusted(entry, who).data)
     if not isinstance(model, base.Base):
-        raise StoreError(f"learner river: the state holds a {type(model).__name__}, not a model of River")
+        raise StoreError(f"{who}: the state holds a {type(model).__name__}, not a model of River")
     return model
 
 

@@ -6,7 +6,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -125,6 +125,8 @@ class SGD:
     >>> round(model.predict_one({"age": 58.0, "country": "NO"}), 2)
     0.93
     """
+
+    reads_rows: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -262,6 +264,29 @@ class SGD:
             features.indptr, features.indices, features.values, features.namespaces, label, out
         )
         return out
+
+    @property
+    def hastens(self) -> bool:
+        """Whether step sizes rest on what was seen: "nag", "adagrad" and "sgd" (with `power_t` above 0)."""
+        return self._update in ("nag", "adagrad", "sgd") and self._parameters["power_t"] > 0.0
+
+    def hasten(self, factor: float) -> None:
+        """Learn faster from here on: as if only `factor` of the evidence had been seen.
+
+        Sums of squared gradients ("nag", "adagrad") or the time ("sgd") are multiplied by it, so steps grow
+        by ``factor**-power_t``, and shrink again as more is seen.
+
+        Raises
+        ------
+        ConfigError
+            If the learner cannot, see `hastens`, or `factor` is not in (0, 1].
+        """
+        if not self.hastens or not 0.0 < factor <= 1.0:
+            raise ConfigError(f"update {self._update!r} cannot be hastened by {factor}")
+        if self._update == "sgd":
+            self._totals[:, TOTALS.index("age")] *= factor
+        else:
+            self._table[:, :, 1] *= factor
 
     def freeze(self) -> SGDModel:
         """Return a model of what is known now, that later learning does not touch."""

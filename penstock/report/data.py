@@ -43,7 +43,7 @@ class Curves(TypedDict):
 
 
 class Drift(TypedDict):
-    """An alarm of a detector and what was done about it."""
+    """An alarm of a detector and what was done about it; `features` are those that one on inputs names."""
 
     event: int
     learner: str
@@ -51,6 +51,7 @@ class Drift(TypedDict):
     before: Value
     after: Value
     reaction: str
+    features: NotRequired[Sequence[str]]
 
 
 class Evidence(TypedDict, total=False):

@@ -57,11 +57,13 @@ _WORDS: Final = (
         "lets a candidate serve only once it is proved better on the same events. The proof is an e-value: "
         "20 means that luck alone gets there at most once in 20 tries, however often one looks.",
     ),
+    ("rollback", "what served before serves again: it went on being scored, and what serves proved worse."),
 )
 
 _SHOWN_ROWS: Final = 40  # of the timeline; the rest is folded away
 _SHOWN_TRIALS: Final = 12
 _FEW_REFRESHES: Final = 3  # up to here they are rows like any other
+_FEW_FEATURES: Final = 5  # of an alarm on the inputs, that are named
 
 
 def render(report: Report) -> str:
@@ -181,6 +183,9 @@ def _story(view: View) -> str:
             f"({'' if len(replaced) == 1 else 'at last '}{strong(newest['learner'])} "
             f"at event {number(newest['event'])})"
         )
+    taken_back = sum(promoted["how"] == "rollback" for promoted in report["promotions"])
+    if taken_back:
+        parts.append(f"what served proved worse than its predecessor and was taken back {_times(taken_back)}")
     refused = sum(trial["outcome"] == "rejected" for trial in report["gate"])
     if refused:
         parts.append(f"{counted(refused, 'candidate')} did not pass the gate")
@@ -188,6 +193,10 @@ def _story(view: View) -> str:
         return ""
     listed = parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
     return f"On the way, {listed}."
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else counted(n, "time")
 
 
 # --- the curves -----------------------------------------------------------------------------------------
@@ -243,6 +252,8 @@ def _key(flags: Sequence[Flag], bands: Sequence[Band]) -> str:
         parts.append('<b class="mark">▾</b> something known to have happened in the data')
     if "drift" in kinds:
         parts.append('<b class="drift">▾</b> a detector found a drift')
+    if "rollback" in kinds:
+        parts.append('<b class="rollback">▾</b> what served before serves again: a rollback')
     if bands:
         parts.append(
             "the ribbon has the colour of the learner that served; "
@@ -261,6 +272,17 @@ def _flags(view: View) -> list[Flag]:
             detail=f"event {number(mark['event'])}: {mark['text']}",
         )
         for mark in view.report["marks"]
+    ]
+    marks += [
+        Flag(
+            event=back["event"],
+            kind="rollback",
+            label="rollback",
+            who=clean(back["learner"]),
+            detail=f"event {number(back['event'])}: version {number(back['version'])} serves again",
+        )
+        for back in view.report["promotions"]
+        if back["how"] == "rollback"
     ]
     return marks + [
         Flag(
@@ -453,6 +475,12 @@ def _drift_row(found: Drift) -> str:
     reaction = found["reaction"].replace("_", " ")
     change = f"went from {number(found['before'])} to {number(found['after'])}"
     details = f"What {found['detector']} watches {change}{f'; reaction: {reaction}' if reaction else ''}."
+    if features := found.get("features"):
+        others = f" and {number(len(features) - _FEW_FEATURES)} more" if len(features) > _FEW_FEATURES else ""
+        named = ", ".join(clean(name) for name in features[:_FEW_FEATURES])
+        details = (
+            f"The inputs changed, {found['detector']} says: {named}{others}. Not whether a model is worse."
+        )
     return _row(found["event"], "drift", "drift", found["learner"], details)
 
 
@@ -466,7 +494,8 @@ def _promotion_rows(promotions: Sequence[Promotion]) -> Iterator[tuple[Promotion
             case "refresh":
                 css, details = "", [f"{version}: newer weights", *_no_harm(promoted["evidence"])]
             case "rollback":
-                css, details = "rollback", [f"{version} serves again in place of {served}"]
+                harm = _harm(promoted["evidence"])
+                css, details = "rollback", [f"{version} serves again in place of {served}", *harm]
             case _:
                 css, details = (
                     "replace",
@@ -479,6 +508,19 @@ def _promotion_rows(promotions: Sequence[Promotion]) -> Iterator[tuple[Promotion
 def _proof(evidence: Evidence) -> Iterator[str]:
     if finite(evidence.get("gain")) is not None:
         yield f"better by {number(evidence['gain'])} an event"
+    if "events" in evidence:
+        yield f"over {counted(evidence['events'], 'event')}"
+    if finite(evidence.get("e_value")) is not None:
+        threshold = finite(evidence.get("threshold"))
+        needed = "" if threshold is None else f" ({number(threshold)} needed)"
+        yield f"e-value {number(evidence['e_value'])}{needed}"
+
+
+def _harm(evidence: Evidence) -> Iterator[str]:
+    """Say by how much what served had become worse than what serves again."""
+    gain = finite(evidence.get("gain"))
+    if gain is not None:
+        yield f"which was worse by {number(-gain)} an event"
     if "events" in evidence:
         yield f"over {counted(evidence['events'], 'event')}"
     if finite(evidence.get("e_value")) is not None:

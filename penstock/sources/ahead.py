@@ -10,9 +10,8 @@ from typing import Final, Generic, TypeVar
 __all__ = ["read_ahead"]
 
 _T = TypeVar("_T")
-_DEPTH: Final = (
-    2  # items that may wait: one more than none, so that neither side idles for the other's hiccups
-)
+_DEPTH: Final = 2  # items that may wait: neither side idles for the other's hiccups
+_PATIENCE_S: Final = 1.0  # for the thread to end: it may be reading a pipe that nobody writes to any more
 
 
 class _Ahead(Generic[_T]):
@@ -64,11 +63,11 @@ class _Ahead(Generic[_T]):
         with self._changed:
             self._is_unwanted = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
 
 
 def read_ahead(items: Iterator[_T], depth: int = _DEPTH) -> Iterator[_T]:
-    """Yield what `items` yields, made ahead in a thread of its own, which ends before this does.
+    """Yield what `items` yields, made ahead in a thread of its own.
 
     Pays where making an item releases the interpreter's lock. `items` must not be used by anyone else.
 

@@ -149,7 +149,7 @@ class FileSource:
         Large chunks of a file that does not grow are decoded ahead, in a thread of their own.
         """
         chunks = self._read(position, size)
-        is_ahead = getattr(self._codec, "is_native", False) and not self._follow and size >= _MIN_AHEAD
+        is_ahead = self._codec.is_native and not self._follow and size >= _MIN_AHEAD
         return read_ahead(chunks) if is_ahead else chunks
 
     def _chunks(self, position: Position | None, size: int) -> Iterator[Chunk]:

@@ -20,3 +20,15 @@ def test_a_change_of_the_variance_alone_is_seen():
     table = benchmark.rows(5000, runs=50)
     seen = {row.kind: row.delays["variance only"][1] for row in table if row.series == "gaussian"}
     assert min(seen.values()) >= 0.5, seen
+
+
+@pytest.mark.statistics
+def test_input_detectors_ring_falsely_no_more_often_than_was_asked_and_see_changes():
+    table = benchmark.input_rows(5000, runs=20, streams=8)
+    print(benchmark.inputs_markdown(table, 5000))
+    for row in table:
+        low, _ = row.observed.interval()
+        assert low <= 2.2 * 5000, row
+        assert row.observed.mean >= 0.8 * 5000, row
+        for change in ("moved by 0.5 deviations", "shares", "all moved by 0.2"):
+            assert row.delays[change][1] >= 0.8, (row.detector, change)

@@ -34,7 +34,7 @@ def test_an_unsigned_pickle_is_not_read():
     state = detector.state()
     entry = state["detector"]
     state["detector"] = Opaque(data=entry.data, digest=entry.digest, trusted=False)
-    with pytest.raises(UntrustedState):
+    with pytest.raises(UntrustedState, match=r"^detector river: nothing vouches"):
         detector.restore(state)
 
 

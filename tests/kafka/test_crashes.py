@@ -13,11 +13,14 @@ import pytest
 from confluent_kafka import Producer
 
 from penstock import config, runner
+from penstock.kafka import topics
+from penstock.kafka.client import Connection
 
 # Runs a pipeline, and kills itself at the n-th call of something: the worst moments lie between two lines.
 CHILD = """
 import os, signal, sys, json
 from penstock import config, journal, runner, checkpoints
+from penstock.kafka.transactions import Transactions
 site, n, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 calls = 0
 def deadly(owner, name, *, before):
@@ -53,6 +56,12 @@ elif site == "torn append":
     journal.os.write = torn
 elif site == "after sync":
     deadly(journal.Journal, "sync", before=False)
+elif site == "before fsync":  # a checkpoint, a segment or a snapshot is half on the disk
+    deadly(os, "fsync", before=True)
+elif site == "before commit":
+    deadly(Transactions, "commit", before=True)
+elif site == "after commit":
+    deadly(Transactions, "commit", before=False)
 with open(path) as file:
     runner.run(config.parse(json.load(file)), batch=100)
 """
@@ -64,10 +73,13 @@ SITES = [
     "after append",
     "torn append",
     "after sync",
+    "before fsync",
+    "before commit",
+    "after commit",
 ]
 
 
-def given(directory, bootstrap, topic, **source):
+def given(directory, bootstrap, topic, outputs, **source):
     return {
         "name": "killed",
         "task": "binary",
@@ -77,7 +89,12 @@ def given(directory, bootstrap, topic, **source):
         "shadow": {"refresh_every": 500},
         "snapshots": {"path": str(directory / "snapshots"), "keep": 1000},
         "checkpoint": {"path": str(directory / "checkpoint"), "every_events": 300, "every_s": 0.1},
-        "dead_letters": {"path": str(directory / "dead.jsonl"), "max_bad_rate": 0.05},
+        "dead_letters": {
+            "path": str(directory / "dead.jsonl"),
+            "topic": f"{outputs}-dead",
+            "max_bad_rate": 0.05,
+        },
+        "events": {"topic": f"{outputs}-events"},
         "dedup": {"window": 1000},
     }
 
@@ -102,7 +119,7 @@ def produce(bootstrap, topic, n, pause_s, stop):
 def kill_again_and_again(tmp_path, bootstrap, topic, *, n_events, n_kills, pause_s):
     directory = tmp_path / "killed"
     path = tmp_path / "killed.json"
-    path.write_text(json.dumps(given(directory, bootstrap, topic)))
+    path.write_text(json.dumps(given(directory, bootstrap, topic, topic)))
     chance = random.Random(0)
     stop = threading.Event()
     producing = threading.Thread(target=produce, args=(bootstrap, topic, n_events, pause_s, stop))
@@ -123,21 +140,33 @@ def kill_again_and_again(tmp_path, bootstrap, topic, *, n_events, n_kills, pause
     finally:
         stop.set()
         producing.join()
-    last = runner.run(config.parse(given(directory, bootstrap, topic, follow=False)))
+    last = runner.run(config.parse(given(directory, bootstrap, topic, topic, follow=False)))
     assert last.events == n_events
     assert last.rejected == n_events // 100
     letters = [json.loads(line)["where"] for line in (directory / "dead.jsonl").read_text().splitlines()]
     assert len(letters) == len(set(letters)) == n_events // 100
+    assert sorted(letters) == sorted(keys(bootstrap, f"{topic}-dead"))
 
     whole = tmp_path / "whole"
     whole.mkdir()
     shutil.copytree(directory / "checkpoint.journal", whole / "checkpoint.journal")
-    uninterrupted = runner.run(config.parse(given(whole, bootstrap, topic, follow=False)), batch=777)
+    uninterrupted = runner.run(
+        config.parse(given(whole, bootstrap, topic, f"{topic}-whole", follow=False)), batch=777
+    )
     assert uninterrupted.resumed_at == 0
     assert uninterrupted.events == n_events
     assert uninterrupted.digest == last.digest
     assert uninterrupted.serving == last.serving
+    told = keys(bootstrap, f"{topic}-events")
+    assert len(told) > 5
+    assert told == keys(bootstrap, f"{topic}-whole-events")
     return last
+
+
+def keys(bootstrap, topic):
+    """Keys of what everybody can see in a topic; what has none may come twice."""
+    committed = topics.read(Connection(bootstrap=bootstrap), topic, {})
+    return [message.key().decode() for message in committed if message.key() is not None]
 
 
 @pytest.mark.kafka

@@ -112,3 +112,28 @@ def test_an_older_instance_is_fenced_off(kafka, new_topic):
 def test_an_unreachable_broker_is_said_to_be():
     with pytest.raises(ServiceError, match=r"127\.0\.0\.1:1"):
         TopicLog(Connection(bootstrap="127.0.0.1:1"), "t", writer="w", timeout_s=1.0)
+
+
+@pytest.mark.kafka
+def test_a_broker_that_has_gone_is_waited_for_once(broker):
+    """What is appended after that, and letting go, does not wait again; the next instance goes on."""
+    with broker.launch(1) as cluster:
+        connection = Connection(bootstrap=cluster.bootstrap)
+        log = TopicLog(connection, "log", writer="a", timeout_s=2.0)
+        log.append(b"1", key="1")
+        state = log.flush()
+        log.append(b"2", key="2")
+        cluster.kill(1)
+        with pytest.raises(ServiceError, match="cannot write to the topic log") as first:
+            log.flush()
+        for again in (log.flush, lambda: log.append(b"3", key="3")):
+            with pytest.raises(ServiceError) as failure:
+                again()
+            assert failure.value is first.value
+        log.close()
+        cluster.start(1)
+        log = TopicLog(connection, "log", writer="a", state=state)
+        assert log.append(b"2", key="2")
+        log.flush()
+        log.close()
+        assert [message.value() for message in topics.read(connection, "log", {})] == [b"1", b"2"]

@@ -99,6 +99,27 @@ def test_binary_rows(data, previous):
     np.testing.assert_allclose(rows, slow_binary_rows(predictions, labels, weights, previous), rtol=1e-14)
 
 
+@settings(max_examples=100, deadline=None)
+@given(columns(1))
+def test_squared_losses(data):
+    predictions, labels, weights = data
+    predictions, labels = predictions[:, 0].copy(), (labels % 2).astype(float)
+    losses = np.full(len(labels), np.nan)
+    assert native.squared_losses(predictions, labels, losses)[1:] == (-1, native.USABLE)
+    rows = summarised(native.summarise_binary, predictions, labels, np.ones_like(weights), -1.0)
+    assert losses.tobytes() == rows[:, native.BRIER].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label", "what"),
+    [(np.nan, 1.0, native.BAD_PREDICTION), (1.1, 0.0, native.BAD_PREDICTION), (0.5, 2.0, native.BAD_LABEL)],
+)
+def test_squared_losses_of_what_is_none(prediction, label, what):
+    losses = np.zeros(2)
+    found = native.squared_losses(np.array([0.5, prediction]), np.array([1.0, label]), losses)
+    assert found[1:] == (1, what)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 6).flatmap(columns), st.sampled_from([-1.0, 0.0, 3.0]))
 def test_multiclass_rows(data, previous):

@@ -1,0 +1,88 @@
+"""Buffers that hold the events with the highest keys."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.events import Batch
+from penstock.replay.held import Held
+from penstock.replay.store import Column
+from penstock.state import State
+
+__all__ = ["Ranked"]
+
+
+class Ranked(Held):
+    """Gives every event a key, and holds as many of those with the highest keys as there is room for.
+
+    Whether an event is held depends on the keys and sizes of all, not on when anybody looked. So it is put
+    off: up to twice as many lie around, and are thinned out when there are more, or somebody asks.
+    """
+
+    def __init__(self, size: int, max_bytes: int | None, seed: int) -> None:
+        super().__init__(size, max_bytes, seed)
+        self._hold(np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
+        self._floor = -math.inf  # the highest key that was turned away
+
+    @abstractmethod
+    def _keys_of(self, batch: Batch) -> NDArray[np.float64]:
+        """Give the events of the next batch their keys: finite, and different ones."""
+
+    def _hold(self, numbers: NDArray[np.int64], keys: NDArray[np.float64], costs: NDArray[np.int64]) -> None:
+        self._candidates = Column(np.int64, numbers)  # ascending
+        self._keys = Column(np.float64, keys)
+        self._costs = Column(np.int64, costs)
+        self._total = int(costs.sum())
+
+    def _numbers(self) -> NDArray[np.int64]:
+        self._thin()
+        return self._candidates.values
+
+    def _keep(self, batch: Batch, costs: NDArray[np.int64]) -> NDArray[np.int64]:
+        keys = self._keys_of(batch)
+        kept = np.flatnonzero((keys > self._floor) & (costs <= self._limit))
+        if len(kept):
+            self._candidates.extend(kept + self._n_offered)
+            self._keys.extend(keys[kept])
+            self._costs.extend(costs[kept])
+            self._total += int(costs[kept].sum())
+            if len(self._keys) >= 2 * self.size or self._total >= 2 * self._limit:
+                self._thin()
+        return kept
+
+    def _thin(self) -> None:
+        """Turn away what there is no room for."""
+        if len(self._keys) <= self.size and self._total <= self._limit:
+            return
+        keys, costs = self._keys.values, self._costs.values
+        if self._total <= self._limit:
+            order, room = np.argpartition(-keys, self.size), self.size
+        else:
+            order = np.argsort(-keys)
+            fitting = np.searchsorted(np.cumsum(costs[order]), self._limit, side="right")
+            room = min(self.size, int(fitting))
+        self._floor = max(self._floor, float(keys[order[room]]))
+        held = np.sort(order[:room])
+        self._hold(self._candidates.values[held], keys[held], costs[held])
+
+    def _start_from(self, numbers: NDArray[np.int64]) -> None:
+        self._floor = -math.inf
+        held = np.searchsorted(self._candidates.values, numbers)
+        self._hold(numbers, self._keys.values[held], self._costs.values[held])
+
+    def _rest_of_state(self) -> State:
+        return {"keys": self._keys.values.copy(), "floor": self._floor}
+
+    def _resume(self, numbers: NDArray[np.int64], state: Any) -> None:
+        keys, floor = np.array(state["keys"], np.float64), float(state["floor"])
+        if keys.shape != numbers.shape or not np.isfinite(keys).all() or not (keys > floor).all():
+            raise ValueError("its keys are not above their floor, or not as many as there are events")
+        if (np.diff(numbers) <= 0).any():
+            raise ValueError("its events are not in order")
+        self._floor = floor
+        self._hold(numbers, keys, self._store.costs())
