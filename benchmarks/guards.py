@@ -26,7 +26,7 @@ _GUARDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "and a replay buffer, not replayed": {"replay": {**_BUFFER, "ratio": 0}},
     "and replay, one event for two": {"replay": {**_BUFFER, "ratio": 0.5}},
     **{
-        f"and replay from a buffer that is {kind}": {"replay": {"kind": kind, "size": 5000, "ratio": 0.5}}
+        f"and replay ({kind})": {"replay": {"kind": kind, "size": 5000, "ratio": 0.5}}
         for kind in ("balanced", "ring", "decayed", "prioritised")
     },
     "and shadow and gate": {"shadow": {}},

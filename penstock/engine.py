@@ -400,9 +400,9 @@ class Engine:
         self._learn_replayed()
         if self._anchors is not None:
             self._anchors.end_tick(self.n_events, self._scores)
-        if self.shadow is not None and self._can_judge:
-            if [lane.lineage for lane in self._lanes.values()] != lineages:
-                notices += self.shadow.new_epoch(self.n_events)
+        changed = [lane.lineage for lane in self._lanes.values()] != lineages
+        if changed and self.shadow is not None and self._can_judge:
+            notices += self.shadow.new_epoch(self.n_events)
         notices += self._settle()
         if self.shadow is not None and self._can_judge:
             n_offered = self._replay.n_offered if self._replay is not None else 0

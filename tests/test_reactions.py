@@ -132,7 +132,7 @@ def test_without_a_gate_nobody_learns_beside_the_learner_for_long(react):
     running.progress(stream(4400))
     lane = running._lanes["one"]
     assert lane.lineage > 0
-    assert lane.rivals == []
+    assert lane.incumbent is None
 
 
 def test_the_incumbent_goes_on_until_the_new_one_serves():

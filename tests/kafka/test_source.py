@@ -299,13 +299,17 @@ def test_a_second_consumer_joins_and_leaves(kafka, new_topic, tmp_path):
     """Partitions go away and come back: we go on where we were, whatever the other one has read."""
     topic = new_topic(4)
     group = f"g-{topic}"
-    source = make(kafka, topic, tmp_path, assignment="group", group=group, follow=True, linger_s=0.0)
+    often = {"heartbeat.interval.ms": 200}
+    source = make(
+        kafka, topic, tmp_path, assignment="group", group=group, follow=True, linger_s=0.0, settings=often
+    )
     other = Consumer(
         {
             "bootstrap.servers": kafka,
             "group.id": group,
             "auto.offset.reset": "earliest",
             "partition.assignment.strategy": "cooperative-sticky",
+            **often,
         }
     )
     seen, n_sent, n_taken = [], 0, 0
