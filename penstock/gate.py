@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -52,6 +53,7 @@ class Fading:
         self._total, self._weight = float(state["total"]), float(state["weight"])
 
 
+@lru_cache(maxsize=64)
 def _bets(delta: float) -> NDArray[np.float64]:
     """Return the fractions that are bet on ``gain - delta``.
 
@@ -59,7 +61,9 @@ def _bets(delta: float) -> NDArray[np.float64]:
     """
     if not -1.0 < delta < 1.0:
         raise ValueError(f"expected delta in (-1, 1), got {delta}")
-    return np.geomspace(_SMALLEST_BET, 0.5 / (1.0 + abs(delta)), _N_BETS)
+    bets = np.geomspace(_SMALLEST_BET, 0.5 / (1.0 + abs(delta)), _N_BETS)
+    bets.flags.writeable = False  # every test of the same delta has this very array
+    return bets
 
 
 def _log_mean(logs: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:

@@ -43,7 +43,7 @@ _MAX_REQUESTS: Final = 8  # at a time; who comes when they are all busy is turne
 _TIMEOUT_S: Final = 5.0  # for a client to say what it wants
 _POLL_S: Final = 0.05  # how soon it notices that it is to stop
 _SCORES_EVERY_S: Final = 10.0
-_NOTICES: Final = ("drift", "opened", "promoted", "rejected", "rolled_back", "stale", "withheld")
+_NOTICES: Final = ("drift", "opened", "promoted", "reacted", "rejected", "rolled_back", "stale", "withheld")
 _PAUSES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _DURATIONS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
