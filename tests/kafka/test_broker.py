@@ -126,18 +126,25 @@ def test_a_broker_that_cannot_start_shows_its_log(broker):
             cluster.stop(2)
 
 
+def led(cluster, topic, but=None):
+    """Wait for a leader, and return its number; while one is elected there is none."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (leader := cluster.leader(topic)) in (None, but):
+        assert time.monotonic() < deadline, f"no leader but {but}"
+        time.sleep(0.1)
+    return leader
+
+
 def test_leadership_moves_and_nothing_acknowledged_is_lost(kafka3):
     kafka3.create("moved", 1)
-    leader = kafka3.leader("moved")
+    leader = led(kafka3, "moved")
     produce(kafka3.bootstrap, "moved", [b"1", b"2"])
     kafka3.stop(leader)
-    assert kafka3.leader("moved") in set(kafka3.nodes) - {leader}
+    led(kafka3, "moved", but=leader)
     produce(kafka3.bootstrap, "moved", [b"3"])
     kafka3.start(leader)
-    second = kafka3.leader("moved")
+    second = led(kafka3, "moved")
     kafka3.kill(second)
-    deadline = time.monotonic() + PATIENCE_S
-    while kafka3.leader("moved") in (None, second) and time.monotonic() < deadline:
-        time.sleep(0.1)
+    led(kafka3, "moved", but=second)
     produce(kafka3.bootstrap, "moved", [b"4"])
     assert consume(kafka3.bootstrap, "moved", 4) == [b"1", b"2", b"3", b"4"]
