@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -9,14 +10,24 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeAlias
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import Field, field_validator
 
 from penstock.config import Strict
 from penstock.errors import ConfigError, DataError, PenstockError, ServiceError
 
-__all__ = ["EMBEDDED", "Connection", "admin", "consumer", "describe", "producer", "translated", "watermarks"]
+__all__ = [
+    "EMBEDDED",
+    "Connection",
+    "admin",
+    "consumer",
+    "describe",
+    "identities",
+    "producer",
+    "translated",
+    "watermarks",
+]
 
 EMBEDDED: Final = "embedded"
 """The bootstrap address of librdkafka's in-process broker, which lives as long as the process."""
@@ -312,6 +323,26 @@ def partitions(client: Consumer, topics: Iterable[str], timeout_s: float) -> dic
         if known.error is not None or not known.partitions:
             raise ConfigError(f"there is no topic {topic!r}: make it first, or correct the name")
         found[topic] = len(known.partitions)
+    return found
+
+
+def identities(connection: Connection, topics: Iterable[str], timeout_s: float) -> dict[str, str]:
+    """Return what tells each topic from another of the same name: the id that Kafka gave it.
+
+    Topics whose id is not known are missing: librdkafka's broker gives none, nor did Kafka before 2.8.
+    """
+    from penstock.kafka import embedded
+
+    if embedded.is_here(connection.address()):
+        return {}
+    client = admin(connection)  # its answers come as long as it lives
+    answers = client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
+    found: dict[str, str] = {}
+    for topic, answer in answers.items():
+        with contextlib.suppress(KafkaException, TimeoutError):
+            given = answer.result(timeout_s).topic_id
+            if given.get_most_significant_bits() or given.get_least_significant_bits():
+                found[topic] = str(given)
     return found
 
 

@@ -27,7 +27,7 @@ from confluent_kafka import KafkaException, Producer
 
 from penstock.errors import ServiceError
 
-__all__ = ["bootstrap", "create"]
+__all__ = ["bootstrap", "create", "is_here"]
 
 _READY_S: Final = 10.0  # it takes some 50 ms
 
@@ -63,6 +63,11 @@ def bootstrap() -> str:
             _keeper, _owner = keeper, os.getpid()
             _address = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
         return _address
+
+
+def is_here(address: str) -> bool:
+    """Whether `address` is that of this process's broker, if there is one."""
+    return bool(_address) and address == _address
 
 
 def create(topic: str) -> None:

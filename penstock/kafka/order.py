@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -80,12 +80,15 @@ class _Where:
     next: Offsets
     entry: int = 0  # of the journal
     taken: int = 0  # records of this entry, while it is read again
+    ids: dict[str, str] = field(default_factory=dict)  # of the topics, where the broker tells
 
     def position(self, *, journaled: bool) -> Position:
         topics: dict[str, dict[str, int]] = {}
         for (topic, partition), offset in sorted(self.next.items()):
             topics.setdefault(topic, {})[str(partition)] = offset
         position: dict[str, Any] = {"topics": topics}
+        if self.ids:
+            position["ids"] = dict(sorted(self.ids.items()))
         if journaled:
             position["journal"] = {"entry": self.entry, "taken": self.taken}
         return position
@@ -172,6 +175,7 @@ class Ordered:
         try:
             for _ in reader.connect():
                 pass
+            _check_topics(where, reader.ids)
             reader.begin(where.next, replaying=True)
             yield from self._replay(reader, where, size, until)
         finally:
@@ -183,6 +187,7 @@ class Ordered:
         reader = self._reader = self._connected()
         for _ in reader.connect():
             yield Taken([], position or {})
+        _check_topics(where, reader.ids)
         replaying = self._journal is not None and where.entry < self._journal.end
         reader.begin(where.next, replaying=replaying)
         if self._journal is not None and replaying:
@@ -295,6 +300,16 @@ class Ordered:
             raise _differs(run, f"they reach to offset {last} now")
 
 
+def _check_topics(where: _Where, ids: Mapping[str, str]) -> None:
+    """Refuse topics that have been deleted and made anew since `where`, whatever their offsets are by now."""
+    for topic, now in ids.items():
+        if where.ids.setdefault(topic, now) != now:
+            raise DataError(
+                f"topic {topic!r} was deleted and made anew: the position is in the one with the id "
+                f"{where.ids[topic]}, and the broker has {now}; what was learned so far is kept"
+            )
+
+
 def _differs(run: Run, how: str) -> DataError:
     return DataError(
         f"{named(run.topic, run.partition)}: the journal says that {run.size} records from offset "
@@ -313,6 +328,7 @@ def _parsed(position: Position | None) -> _Where:
             for partition, offset in partitions.items()
         }
         kept = position.get("journal", {"entry": 0, "taken": 0})
-        return _Where(offsets, int(kept["entry"]), int(kept["taken"]))
+        ids = {str(topic): str(given) for topic, given in position.get("ids", {}).items()}
+        return _Where(offsets, int(kept["entry"]), int(kept["taken"]), ids)
     except (AttributeError, KeyError, TypeError, ValueError):
         raise DataError(f"{dict(position)!r} is no position in Kafka") from None

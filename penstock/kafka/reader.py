@@ -12,7 +12,15 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from penstock.errors import ConfigError, DataError, ServiceError
-from penstock.kafka.client import Connection, consumer, partitions, translated, unreachable, watermarks
+from penstock.kafka.client import (
+    Connection,
+    consumer,
+    identities,
+    partitions,
+    translated,
+    unreachable,
+    watermarks,
+)
 
 __all__ = ["Assignment", "Health", "Offsets", "Place", "Reader", "Start", "named"]
 
@@ -27,6 +35,7 @@ _SLICE_S: Final = 0.5  # of a wait: how long a signal may go unnoticed
 _REFRESH_S: Final = 30.0  # how soon new partitions are noticed, and a topic that is gone
 _RETRY_S: Final = 2.0  # between two looks at a broker that is down
 _LAG_EVERY_S: Final = 1.0
+_ASKED_S: Final = 5.0  # a broker that has just told the partitions, for what it may not know
 _AHEAD_BYTES: Final = 64 << 20  # of records that wait for those of other partitions, all together
 _AHEAD_RECORDS: Final = 100_000
 _SKIPPED: Final = frozenset(  # librdkafka goes on behind what it cannot read: we do not
@@ -77,6 +86,8 @@ class Reader:
         For whoever watches; any thread may read it.
     lag : mapping of place to int
         How many offsets of each partition are still to be taken; any thread may read it.
+    ids : mapping of topic to str
+        What the broker calls each topic, which no other topic ever was; without those it does not tell.
     """
 
     def __init__(
@@ -92,6 +103,7 @@ class Reader:
     ) -> None:
         self.health = Health(False, "not connected yet")
         self.lag: Mapping[Place, int] = {}
+        self.ids: Mapping[str, str] = {}
         self.next: Offsets = {}  # behind the last record taken
         self._connection = connection
         self._topics = list(topics)
@@ -136,6 +148,7 @@ class Reader:
                 raise unreachable(self._connection, self._connect_timeout_s, self._faults)
             yield
         self._known = found
+        self.ids = identities(self._connection, self._topics, min(_ASKED_S, self._connect_timeout_s))
         self.health = Health(True, "connected")
 
     def begin(self, offsets: Mapping[Place, int], *, replaying: bool) -> None:

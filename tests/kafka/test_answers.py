@@ -172,7 +172,7 @@ def test_exactly_one_answer_through_ten_kills(kafka, asked, tmp_path):
         for copy in copies:
             copy.send_signal(signal.SIGTERM)
         codes = {copy.wait(30) for copy in copies}
-        # One that has answered nothing since its last kill may still be importing, with no handler of its own.
+        # One may still be importing after its last kill, with no handler of its own yet.
         assert codes <= {0, -signal.SIGTERM}, (tmp_path / "copies.log").read_text()
     finally:
         for copy in copies:

@@ -8,12 +8,13 @@ import time
 import uuid
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka.admin import NewTopic
 
 from penstock import config, journal, runner
 from penstock.errors import DataError, StoreError
 from penstock.events import Task
-from penstock.kafka.client import Connection
+from penstock.kafka.client import Connection, admin
 from penstock.kafka.reader import Reader
 from penstock.kafka.source import KafkaSource
 
@@ -187,6 +188,39 @@ def test_marks_of_transactions_are_no_lag(kafka, new_topic, tmp_path):
         Task("binary"), kafka, topic, features="features", id="id", journal=journal_path, follow=False
     )
     assert [id_ for chunk in again.chunks(None, 50) for id_ in chunk.batch.ids or []] == seen
+
+
+@pytest.mark.kafka
+def test_a_topic_made_anew_is_another_topic(kafka, new_topic, tmp_path):
+    """Even if it has as many records again, and the position would fit."""
+    topic = new_topic(4)
+
+    def source(journal_path=None):
+        return KafkaSource(
+            Task("binary"), kafka, topic, features="features", id="id", journal=journal_path, follow=False
+        )
+
+    send(kafka, topic, 0, 20)
+    *_, last = source().chunks(None, 50)
+    *_, same = source().chunks(last.position, 50)
+    assert same.position == last.position
+    client = admin(Connection(bootstrap=kafka))
+    client.delete_topics([topic], operation_timeout=30)[topic].result(30)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            client.create_topics([NewTopic(topic, 4)], operation_timeout=30)[topic].result(30)
+            break
+        except KafkaException:  # it is still being deleted
+            time.sleep(0.2)
+    send(kafka, topic, 100, 20)
+    with pytest.raises(DataError, match=f"topic '{topic}' was deleted and made anew"):
+        list(source().chunks(last.position, 50))
+    *_, other = source().chunks(None, 50)
+    assert other.position["topics"] == last.position["topics"]
+    older = {"topics": last.position["topics"]}  # a position that says nothing of ids is taken at its word
+    *_, adopted = source().chunks(older, 50)
+    assert adopted.position["ids"] == other.position["ids"]
 
 
 @pytest.mark.kafka
