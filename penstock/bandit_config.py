@@ -71,12 +71,14 @@ class Followed(Strict):
 
 
 class Topics(Strict):
-    """Decisions and rewards in two topics of Kafka; see `penstock.kafka.feedback.KafkaFeedback`."""
+    """Decisions and rewards in topics of Kafka; see `penstock.kafka.feedback.KafkaFeedback`."""
 
     kind: Literal["kafka"]
     bootstrap: Annotated[str, Field(min_length=1)]
     decisions: Annotated[str, Field(min_length=1)]
-    rewards: Annotated[str, Field(min_length=1)]
+    rewards: Annotated[str, Field(min_length=1)] | None = None
+    format: Literal["json", "msgpack", "dsjson"] = "json"
+    arm: str | None = None
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     group: str | None = None
     assignment: Literal["fixed", "group"] = "fixed"
@@ -87,6 +89,12 @@ class Topics(Strict):
     poll_s: Annotated[float, Gt(0), Le(5)] = 0.5
     linger_s: Annotated[float, Ge(0), Le(5)] = 0.1
     connect_timeout_s: Annotated[float, Gt(0)] = 30.0
+
+    @model_validator(mode="after")
+    def _arm_is_of_dsjson(self) -> Topics:
+        if self.arm is not None and self.format != "dsjson":
+            raise ValueError(f"`arm` is for the format dsjson, and the format is {self.format}")
+        return self
 
 
 class RewardRules(Strict):

@@ -162,7 +162,7 @@ def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEva
 def _describe(source: Simulated | Log | Followed | Topics) -> str:
     """One line on where the events came from."""
     if isinstance(source, Topics):
-        return f"{source.decisions}, {source.rewards}"
+        return ", ".join(filter(None, (source.decisions, source.rewards)))
     if not isinstance(source, Simulated):
         return Path(source.path).name
     given = source.of.parameters

@@ -204,7 +204,7 @@ def _kafka_source(
     from penstock.kafka.client import Connection
 
     wait_s = float(given.get("connect_timeout_s", _ANSWER_S))
-    topics = given.get("topics") or [given["decisions"], given["rewards"]]
+    topics = given.get("topics") or list(filter(None, (given["decisions"], given["rewards"])))
     topics = [topics] if isinstance(topics, str) else list(dict.fromkeys(topics))
     try:
         connection = Connection(bootstrap=given["bootstrap"], settings=given.get("settings") or {})

@@ -16,6 +16,7 @@ from penstock.codecs.framing import Lines
 from penstock.codecs.values import class_name, read_id, read_number, read_time
 from penstock.decisions import Logged
 from penstock.errors import BadRecord
+from penstock.feedback import DecisionEvent, RewardEvent
 
 __all__ = ["DSJSON"]
 
@@ -88,6 +89,36 @@ class DSJSON:
             except BadRecord as error:
                 decisions.reject(i, error)
         return decisions.decoded(where, records.__getitem__)
+
+    def feedback(self, data: bytes) -> tuple[DecisionEvent, RewardEvent]:
+        """Read one line as the decision that it was, and what it earned, at the same time.
+
+        Both have the id of the event, so that a line that comes twice counts once where they are joined.
+
+        Raises
+        ------
+        BadRecord
+            If it is no such line, or lacks the ``EventId`` or ``Timestamp`` that joining needs.
+        """
+        record = decoded_json(data)
+        fields = self._fields(record)
+        for field, name in (("id", "EventId"), ("time", "Timestamp")):
+            if fields.get(field) in (None, ""):
+                raise BadRecord(
+                    "what the event is called, and when it was", record.get(name), path=f"$.{name}"
+                )
+        event, time = fields["id"], fields["time"]
+        decision = DecisionEvent(
+            id=event,
+            time=time,
+            context=fields["context"],
+            actions=tuple(fields["arms"]),
+            action_rows=tuple(fields["action_rows"]),
+            chosen=fields["chosen"],
+            propensity=fields["propensity"],
+            weight=fields["weight"],
+        )
+        return decision, RewardEvent(id=event, time=time, value=fields["reward"], reward_id=event)
 
     def _fields(self, record: dict[str, Any]) -> dict[str, Any]:
         context = record.get("c")

@@ -12,7 +12,7 @@ from penstock.codecs.fields import SKIP, Fields
 from penstock.codecs.framing import Packed
 from penstock.errors import BadRecord
 
-__all__ = ["MessagePack"]
+__all__ = ["MessagePack", "unpacked"]
 
 _TIMESTAMPS_AS_DATETIME: Final = 3
 
@@ -48,15 +48,26 @@ class MessagePack:
         bad: list[tuple[int, BadRecord]] = []
         for data in records:
             try:
-                # Given the whole record at once, it caps every stated length by the record's own.
-                decoded.append(
-                    msgpack.unpackb(data, raw=False, strict_map_key=True, timestamp=_TIMESTAMPS_AS_DATETIME)
-                )
-            except (ValueError, OverflowError, msgpack.UnpackException) as error:
-                expected = f"MessagePack ({_reason(error)})"
-                bad.append((len(decoded), BadRecord(expected, data)))
+                decoded.append(unpacked(data))
+            except BadRecord as error:
+                bad.append((len(decoded), error))
                 decoded.append(SKIP)
         return self._fields.decode(decoded, bad, where=where, raw=records.__getitem__, feedback=True)
+
+
+def unpacked(data: bytes) -> Any:
+    """Return what one object of MessagePack says.
+
+    Raises
+    ------
+    BadRecord
+        If it is none, or there is more.
+    """
+    try:
+        # Given the whole record at once, it caps every stated length by the record's own.
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, timestamp=_TIMESTAMPS_AS_DATETIME)
+    except (ValueError, OverflowError, msgpack.UnpackException) as error:
+        raise BadRecord(f"MessagePack ({_reason(error)})", data) from None
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Decisions and rewards from two topics, read as one stream in the order of their times."""
+"""Decisions and rewards from topics, read as one stream in the order of their times."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Annotated, Final, TypeAlias
 from annotated_types import Ge, Gt, Le
 from confluent_kafka import Message
 
+from penstock.codecs.feedback import Format, Reads, reader
 from penstock.errors import BadRecord
-from penstock.feedback import DecisionEvent, RewardEvent, parse
+from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.journal import Run
 from penstock.kafka.order import Ordered, Taken, run_of
 from penstock.kafka.reader import Assignment, Health, Place, Reader, Start, named
@@ -25,6 +26,7 @@ __all__ = ["KafkaFeedback"]
 
 _MAX_POLL_S: Final = 5.0
 Event: TypeAlias = "DecisionEvent | RewardEvent"
+Found: TypeAlias = "tuple[Event, ...] | BadRecord"
 
 
 class KafkaFeedback:
@@ -39,8 +41,12 @@ class KafkaFeedback:
     Parameters
     ----------
     bootstrap : str
-    decisions, rewards : str
-        Topics. Both may be the same.
+    decisions : str
+        Topic.
+    rewards : str, optional
+        Topic; that of the decisions, if not given.
+    format, arm
+        As of `penstock.codecs.feedback.reader`.
     settings, group, assignment, start, journal, keep, follow, poll_s, linger_s, connect_timeout_s
         As of `penstock.kafka.source.KafkaSource`.
     """
@@ -49,8 +55,10 @@ class KafkaFeedback:
         self,
         bootstrap: str,
         decisions: str,
-        rewards: str,
+        rewards: str | None = None,
         *,
+        format: Format = "json",  # noqa: A002  (the option's name)
+        arm: str | None = None,
         settings: Mapping[str, bool | int | float | str] | None = None,
         group: str | None = None,
         assignment: Assignment = "fixed",
@@ -62,11 +70,11 @@ class KafkaFeedback:
         linger_s: Annotated[float, Ge(0), Le(_MAX_POLL_S)] = 0.1,
         connect_timeout_s: Annotated[float, Gt(0)] = 30.0,
     ) -> None:
-        self._by_time = _ByTime()
+        self._by_time = _ByTime(reader(format, arm=arm))
         self._ordered = Ordered(
             options(
                 bootstrap,
-                list(dict.fromkeys((decisions, rewards))),
+                list(dict.fromkeys((decisions, rewards or decisions))),
                 settings=settings,
                 group=group,
                 assignment=assignment,
@@ -132,21 +140,22 @@ class KafkaFeedback:
                 )
                 rejected.append(rejected_with_metadata(letter, message))
             else:
-                events.append(found)
+                events += found
         return Feedback(batch=events, rejected=tuple(rejected), position=taken.position)
 
 
 class _ByTime:
     """Merges partitions by event time."""
 
-    def __init__(self) -> None:
-        self._heads: dict[Place, tuple[Message, Event | BadRecord]] = {}
-        self._last: tuple[list[Message], list[Event | BadRecord]] = ([], [])
+    def __init__(self, read: Reads) -> None:
+        self._read = read
+        self._heads: dict[Place, tuple[Message, Found]] = {}
+        self._last: tuple[list[Message], list[Found]] = ([], [])
 
     def __call__(self, reader: Reader, n: int) -> tuple[list[Message], list[Run]]:
         """Take what comes next, as long as it is certain that nothing earlier is on its way."""
         messages: list[Message] = []
-        found: list[Event | BadRecord] = []
+        found: list[Found] = []
         runs: list[tuple[Place, int]] = []  # and where in `messages` each begins
         self._last = messages, found
         waiting = dict(reader.waiting())
@@ -172,21 +181,20 @@ class _ByTime:
             run_of(place, messages[begin:end]) for (place, begin), end in zip(runs, ends, strict=True)
         ]
 
-    def parsed(self, messages: list[Message]) -> list[Event | BadRecord]:
+    def parsed(self, messages: list[Message]) -> list[Found]:
         """Return what each record is; those that were taken last have been looked at."""
         taken, found = self._last
-        return found if taken is messages else [_parsed(message) for message in messages]
+        return found if taken is messages else [self._parsed(message) for message in messages]
 
     def _time(self, place: Place, buffer: deque[Message]) -> float:
         head = self._heads.get(place)
         if head is None or head[0] is not buffer[0]:
-            head = self._heads[place] = (buffer[0], _parsed(buffer[0]))
-        return -math.inf if isinstance(head[1], BadRecord) else head[1].time
+            head = self._heads[place] = (buffer[0], self._parsed(buffer[0]))
+        return -math.inf if isinstance(head[1], BadRecord) else head[1][0].time
 
-
-def _parsed(message: Message) -> Event | BadRecord:
-    where = named(message.topic() or "", message.partition() or 0, message.offset())
-    try:
-        return parse(message.value() or b"", position=where)
-    except BadRecord as error:
-        return error
+    def _parsed(self, message: Message) -> Found:
+        where = named(message.topic() or "", message.partition() or 0, message.offset())
+        try:
+            return self._read(message.value() or b"", where)
+        except BadRecord as error:
+            return error

@@ -104,6 +104,33 @@ def test_garbage_is_a_dead_letter(embedded, topics):
     assert (letter.where[:8], letter.headers) == ("rewards-", (("h", b"1"),))
 
 
+def test_lines_of_dsjson_are_decisions_with_what_they_earned(embedded, topics):
+    producer = Producer({"bootstrap.servers": embedded})
+    line = {
+        "_label_cost": -1,
+        "_label_probability": 0.75,
+        "_label_Action": 2,
+        "a": [2, 1],
+        "p": [0.75, 0.25],
+        "c": {"hour": 9, "_multi": [{"i": {"id": "news"}}, {"i": {"id": "sport"}}]},
+    }
+    for i in range(3):
+        given = {**line, "EventId": f"e{i}", "Timestamp": f"2026-01-01T00:00:0{9 - i}Z"}
+        producer.produce(topics[0], json.dumps(given), partition=i)
+    producer.produce(topics[0], json.dumps(line), partition=0)
+    assert producer.flush(10) == 0
+    events, (letter,), _ = read(make(embedded, topics[:1], format="dsjson", arm="i.id"))
+    assert [event.id for event in events] == ["e2", "e2", "e1", "e1", "e0", "e0"]
+    decision, reward = events[:2]
+    assert (decision.actions, decision.chosen, decision.propensity) == (("news", "sport"), 1, 0.75)
+    assert (decision.context, decision.action_rows) == (
+        {"hour": 9},
+        ({"i": {"id": "news"}}, {"i": {"id": "sport"}}),
+    )
+    assert (reward.value, reward.reward_id, reward.time) == (1.0, "e2", decision.time)
+    assert "$.EventId" in letter.reason
+
+
 def test_a_sink_returns_when_the_broker_has_it(embedded, topics):
     sink = KafkaSink(embedded, *topics)
     assert isinstance(sink, Sink)

@@ -1,0 +1,58 @@
+"""Messages of feedback in each format say the same."""
+
+import contextlib
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.codecs.feedback import FORMATS, reader
+from penstock.errors import BadRecord, ConfigError
+from penstock.feedback import DecisionEvent, RewardEvent, parse
+
+DECISION = {
+    "id": "d-1",
+    "time": 12.5,
+    "context": {"hour": 9, "user": {"age": 30}},
+    "actions": {"news": {"new": 1}, "sport": {}},
+    "action": "sport",
+    "propensity": 0.25,
+}
+REWARD = {"id": "d-1", "time": 13.0, "reward": 1, "reward_id": "r"}
+
+
+@pytest.mark.parametrize("record", [DECISION, REWARD])
+def test_messagepack_says_what_json_says(record):
+    (found,) = reader("msgpack")(msgpack.packb(record), "t[0]@3")
+    assert found == parse(record)
+    assert isinstance(found, RewardEvent if record is REWARD else DecisionEvent)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.binary(max_size=60))
+def test_whatever_comes_is_read_or_refused(name, data):
+    with contextlib.suppress(BadRecord):
+        assert reader(name)(data, "t[0]@3")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "text"),
+    [
+        ("json", b"[]", "expected an object"),
+        ("msgpack", b"\x93\x01\x02", "MessagePack"),
+        ("msgpack", msgpack.packb([1]), "expected a map"),
+        ("msgpack", msgpack.packb({**REWARD, "reward": "much"}), r"\$\.reward"),
+        ("dsjson", b'{"c": 3}', r"\$\.c"),
+    ],
+)
+def test_what_is_wrong_is_said(name, data, text):
+    with pytest.raises(BadRecord, match=text + r".*t\[0\]@3"):
+        reader(name)(data, "t[0]@3")
+
+
+def test_options_that_do_not_go_together():
+    with pytest.raises(ConfigError, match="`arm` is for the format dsjson"):
+        reader("json", arm="i.id")
+    with pytest.raises(ConfigError, match="'xml' is none of json, msgpack, dsjson"):
+        reader("xml")
