@@ -121,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
         "--standby", action="store_true", help="wait while another run uses the checkpoint, then go on"
     )
     run.add_argument(
+        "--new-journal", action="store_true", help="begin an order journal, where the checkpoint's was lost"
+    )
+    run.add_argument(
         "--dry-run", action="store_true", help="check all that is needed, one line each, and learn nothing"
     )
 
@@ -322,8 +325,13 @@ def _run(arguments: argparse.Namespace) -> int:
         return _dry_run(arguments)
     from penstock import daemon
 
+    pipeline = _runnable(arguments)
+    if arguments.new_journal:
+        from penstock.recovery import new_journal
+
+        print(f"began a new journal at {new_journal(pipeline)}: nothing before it can be replayed")
     outcome = daemon.run(
-        _runnable(arguments),
+        pipeline,
         batch=arguments.batch,
         standby=arguments.standby,
         json_log=arguments.log == "json",

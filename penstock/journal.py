@@ -39,7 +39,7 @@ import numpy as np
 
 from penstock.errors import StoreError
 
-__all__ = ["Journal", "Run", "read"]
+__all__ = ["Journal", "Run", "exists", "read"]
 
 _MAGIC: Final = b"PENSTJ\x00\x01"
 _SEGMENT_HEAD: Final = struct.Struct("<8sQ")
@@ -84,6 +84,8 @@ class Journal:
         Of the closed segments whose every entry lies behind the last checkpoint, keep so many. None: all,
         so that everything can be repeated from the very beginning, as long as Kafka still has it. A chunk
         takes some 100 bytes, so a thousand million events read 4096 at a time take 25 MB.
+    first : int
+        Number of the first entry, if there is no journal yet.
 
     Raises
     ------
@@ -107,8 +109,10 @@ class Journal:
         *,
         segment_bytes: int = _SEGMENT_BYTES,
         keep: int | None = None,
+        first: int = 0,
     ) -> None:
         self.path: Final = Path(path)
+        self._end = first
         self._segment_bytes = segment_bytes
         self._keep = keep
         self._guard = threading.Lock()  # between appending and syncing, which is done in the background
@@ -224,7 +228,6 @@ class Journal:
         if segments and _is_unborn(segments[-1].path):
             segments.pop().path.unlink()
         if not segments:
-            self._end = 0
             self._begin_segment()
             return
         last = segments[-1]
@@ -272,6 +275,11 @@ class Journal:
 
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(f"cannot write the journal {self.path}: {error.strerror or error}")
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a journal in a directory."""
+    return bool(_segments(Path(path)))
 
 
 def read(

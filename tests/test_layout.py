@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "config": BELOW
     | {"components", "outputs_config", "events", "learners", "drift", "replay", "sources", "trials"},
     "inputs": BELOW | {"config", "drift", "events", "notices"},
-    "lanes": BELOW | {"config", "events", "gate", "learners", "metrics", "shadow"},
+    "lanes": BELOW | {"config", "events", "gate", "learners", "metrics", "shadow", "trials"},
     "engine": BELOW
     | {
         "inputs",
@@ -107,6 +107,7 @@ FRONTS = {
     "calibrate",
     "bandit_demo",
     "bandit_evaluate",
+    "recovery",
     "runner",
     "evaluate",
     "report",

@@ -152,6 +152,11 @@ class Ordered:
         """Read from `position` on, at most `size` records at a time; none where there are none yet."""
         where = _parsed(position)
         if self.journal_path is not None:
+            if where.entry > 0 and not journal.exists(self.journal_path):
+                raise StoreError(
+                    f"the position is before entry {where.entry} of the journal, and there is none at "
+                    f"{self.journal_path}: put it back; if it is lost, run with --new-journal"
+                )
             self._journal = Journal(self.journal_path, keep=self._options.keep)
         try:
             self._check_journal(where)

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import NewTopic
 
-from penstock import config, journal, runner
-from penstock.errors import DataError, StoreError
+from penstock import config, journal, recovery, runner
+from penstock.errors import ConfigError, DataError, StoreError
 from penstock.events import Task
 from penstock.kafka.client import Connection, admin
 from penstock.kafka.reader import Reader
@@ -104,6 +104,32 @@ def test_a_power_cut_behind_a_published_model(embedded, topic, tmp_path, monkeyp
     assert runner.run(pipeline(tmp_path / "whole", embedded, topic)).digest == outcome.digest
 
 
+def test_a_lost_journal(embedded, topic, tmp_path):
+    """What the checkpoint holds is gone on from, and every record is still learned once."""
+    send(embedded, topic, 0, 1000)
+    given = pipeline(tmp_path, embedded, topic)
+    with pytest.raises(ConfigError, match="there is no checkpoint"):
+        recovery.new_journal(given)
+    asked = iter(range(10))
+    first = runner.run(given, batch=33, should_stop=lambda: next(asked, None) is None)
+    assert 0 < first.events < 1000
+    with pytest.raises(StoreError, match=r"there is a journal at .* move it away first"):
+        recovery.new_journal(given)
+    shutil.rmtree(tmp_path / "checkpoint.journal")
+    with pytest.raises(StoreError, match=r"and there is none at .*: put it back"):
+        runner.run(given)
+    assert recovery.new_journal(given) == tmp_path / "checkpoint.journal"
+    assert runner.run(given, batch=33).events == 1000
+    send(embedded, topic, 1000, 100)
+    assert runner.run(given).events == 1100
+
+
+def test_only_what_reads_topics_has_a_journal(tmp_path):
+    given = {"source": {"kind": "river", "dataset": "Phishing"}, "learners": {"sgd": {"kind": "sgd"}}}
+    with pytest.raises(ConfigError, match="only a pipeline with a checkpoint that reads Kafka has a journal"):
+        recovery.new_journal(config.parse({**given, "shadow": {}}))
+
+
 def test_the_latest_beginning_is_kept_through_a_crash_before_anything_is_learned(embedded, topic, tmp_path):
     """What comes while the daemon is down for the first time is not "latest" any more."""
     send(embedded, topic, 0, 100)
@@ -133,7 +159,8 @@ def test_a_journal_that_is_damaged_leaves_the_checkpoint_as_it_is(embedded, topi
     else:
         (segment,) = (tmp_path / "checkpoint.journal").glob("*.journal")
         segment.write_bytes(segment.read_bytes()[:-30])
-    with pytest.raises(StoreError, match="is not the one that belongs to the checkpoint"):
+    refused = "there is none at" if damage == "gone" else "is not the one that belongs to the checkpoint"
+    with pytest.raises(StoreError, match=refused):
         runner.run(pipeline(tmp_path, embedded, topic))
     assert (tmp_path / "checkpoint").read_bytes() == before
 

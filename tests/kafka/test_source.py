@@ -238,7 +238,7 @@ def test_offsets_that_are_gone(embedded, topic, tmp_path):
 def test_a_journal_that_is_not_the_right_one(embedded, topic, tmp_path):
     send(embedded, topic, rows(10))
     _, _, position = read(make(embedded, topic, tmp_path))
-    with pytest.raises(StoreError, match="is not the one that belongs to the checkpoint"):
+    with pytest.raises(StoreError, match="of the journal, and there is none at"):
         read(make(embedded, topic, tmp_path / "other"), position)
     with pytest.raises(ConfigError, match=f"the position is in topic '{topic}'"):
         read(make(embedded, send_one(embedded), tmp_path), position)
