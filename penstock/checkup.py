@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from penstock import checkpoints, journal, runner
@@ -280,19 +281,26 @@ def _output(pipeline: AnyPipeline, to: ToTopics, where: str, topic: str) -> str:
 
 def _snapshot_topic(pipeline: AnyPipeline, spec: SnapshotsSpec, topic: str) -> str:
     from penstock.kafka.letters import connected
+    from penstock.kafka.publisher import TOPIC_CONFIG
 
     connection = connected(spec, pipeline.source, where="snapshots")
     connection.resolved()
-    return _there_or_made(connection, topic, create=True)
+    return _there_or_made(connection, topic, create=True, config=TOPIC_CONFIG)
 
 
-def _there_or_made(connection: Connection, topic: str, *, create: bool) -> str:
+def _there_or_made(
+    connection: Connection, topic: str, *, create: bool, config: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    from penstock.kafka import topics
+
     try:
-        return _topic(connection, topic, _ANSWER_S)
+        found = _topic(connection, topic, _ANSWER_S)
     except ConfigError:
         if not create:
             raise
         return f"{topic}: to be made"
+    topics.check(connection, topic, config, timeout_s=_ANSWER_S)
+    return found
 
 
 def _port(spec: MonitorSpec, standby: bool) -> str:

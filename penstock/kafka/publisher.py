@@ -17,7 +17,11 @@ from penstock.notices import Notice
 from penstock.observers import Observer, Started
 from penstock.snapshots import SnapshotStore
 
-__all__ = ["Publisher", "Publishing"]
+__all__ = ["TOPIC_CONFIG", "Publisher", "Publishing"]
+
+TOPIC_CONFIG: Final = {"cleanup.policy": "compact"}
+"""What a topic of snapshots needs: the last record of every key, for ever."""
+
 
 _log = logging.getLogger("penstock.kafka")
 _BROKER_WAITS_S: Final = 600  # for one version to be sent; longer, and the broker rolls it back
@@ -149,7 +153,7 @@ class Publisher:
             self._connection,
             self._topic,
             create=True,
-            config={"cleanup.policy": "compact"},
+            config=TOPIC_CONFIG,
             timeout_s=self._timeout_s,
         )
         self._producer = producer(

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]  # not in its __all__
 from confluent_kafka.cimpl import NewTopic
 
 from penstock.errors import ConfigError, ServiceError
 from penstock.kafka import embedded
 from penstock.kafka.client import EMBEDDED, Connection, admin, consumer, describe, translated, watermarks
 
-__all__ = ["ends", "ensure", "read"]
+__all__ = ["check", "ends", "ensure", "read"]
 
 _log = logging.getLogger("penstock.kafka")
 _LOOK_S: Final = 0.2  # between two looks at the clock while nothing comes
@@ -40,20 +41,23 @@ def ensure(
     n_partitions : int
         For a topic that is made. It gets the broker's own replication factor.
     config : mapping, optional
-        For a topic that is made: ``{"cleanup.policy": "compact"}``.
+        What the topic needs, and gets if it is made; see `check`.
 
     Raises
     ------
     ConfigError
-        If it is not there and may not be made.
+        If it is not there and may not be made, or is there and not so.
     ServiceError
         If the broker does not answer, or refuses to make it.
     """
     try:
-        return describe(connection, [topic], timeout_s)[topic]
+        found = describe(connection, [topic], timeout_s)[topic]
     except ConfigError as error:
         if not create:
             raise ConfigError(f"{error} (or set `create: true`)") from None
+    else:
+        check(connection, topic, config or {}, timeout_s=timeout_s)
+        return found
     if connection.bootstrap == EMBEDDED:  # it takes no requests of administrators
         embedded.create(topic)
         return describe(connection, [topic], timeout_s)[topic]
@@ -80,6 +84,31 @@ def ensure(
             if time.monotonic() > deadline:
                 raise
             time.sleep(_LOOK_S)
+
+
+def check(connection: Connection, topic: str, config: Mapping[str, str], *, timeout_s: float) -> None:
+    """Look whether a topic is as it has to be: ``{"cleanup.policy": "compact"}``, alone or among others.
+
+    A broker that does not say, because it is not for us to know, is believed.
+
+    Raises
+    ------
+    ConfigError
+        If it is not.
+    """
+    if not config or embedded.is_here(connection.address()):
+        return
+    client = admin(connection)  # its answers come as long as it lives
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    try:
+        answer = client.describe_configs([resource], request_timeout=timeout_s)[resource].result(timeout_s)
+    except (KafkaException, TimeoutError) as error:
+        _log.debug("topic %s: its configuration is not known: %s", topic, error)
+        return
+    for key, value in config.items():
+        given = answer[key].value if key in answer else None
+        if given is not None and value not in given.split(","):
+            raise ConfigError(f"topic {topic!r} has {key}={given}, and it needs {value}")
 
 
 def ends(connection: Connection, topic: str, *, timeout_s: float = 30.0) -> dict[int, tuple[int, int]]:
