@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 KERNELS := $(wildcard penstock/_native/*.pyx penstock/_native/*.pxd)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test statistics crash check lint types bench kafka clean
+.PHONY: help install demo test statistics crash check lint types bench bench-quick kafka clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,12 +39,17 @@ types: install
 
 check: lint types test  ## ruff, mypy and the tests
 
-bench: .venv/peers  ## speed, as ratios against the peers measured in the same run
+bench: .venv/peers  ## speed and memory, as ratios against the peers measured in the same run; a quarter of an hour
 	@$(BIN)/python -m benchmarks
 
+bench-quick: .venv/peers  ## the same in less than two minutes, rougher, and printed only
+	@$(BIN)/python -m benchmarks --quick
+
+# One of the peers is compiled where it is installed: without it there is a row less.
 .venv/peers: $(INSTALLED)
 	@echo "installing the peers ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]' || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt mabwiser scikit-learn
 	@touch $@
 
 kafka: install  ## a Kafka broker on localhost:9092 (needs Java >= 17 and Maven); Ctrl-C stops it

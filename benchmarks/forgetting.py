@@ -1,6 +1,7 @@
-"""What each replay buffer saves from being forgotten.
+"""What replay buffers, and consolidation, save from being forgotten, and what that costs.
 
-``python -m benchmarks.forgetting [--seeds N]`` prints the table of docs/replay.md.
+``python -m benchmarks.forgetting [--seeds N]`` prints the tables of docs/replay.md;
+`benchmarks.forgetting_picture` draws its picture.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from penstock.events import Task, TaskKind
 from penstock.learners.sgd import SGD
 from penstock.replay.balanced import Balanced
 
-__all__ = ["BUFFERS", "STREAMS", "Stream", "dumb", "forgetting"]
+__all__ = ["BUFFERS", "CONSOLIDATED", "STREAMS", "Found", "Stream", "dumb", "engine_of", "forgetting"]
 
 _RATIO: Final = 2.0  # replayed events for each live one
 _WEIGHT: Final = 1.0
@@ -39,6 +40,26 @@ BUFFERS: Final[Mapping[str, Mapping[str, Any] | None]] = {
     "balanced": {"kind": "balanced"},
     "balanced, prior corrected": {"kind": "balanced", "correct_prior": True},
 }
+
+CONSOLIDATED: Final[Mapping[str, tuple[float, str | None]]] = {
+    "none": (0.0, None),
+    "consolidation: 1": (1.0, None),
+    "consolidation: 3": (3.0, None),
+    "consolidation: 10": (10.0, None),
+    "reservoir": (0.0, "reservoir"),
+    "reservoir, consolidation: 1": (1.0, "reservoir"),
+}
+"""Strength of consolidation, and a buffer beside it."""
+
+_ANCHORS_A_PHASE: Final = 4  # of consolidation, which is not told where phases end
+
+
+class Found(NamedTuple):
+    """What a run found: of the anchors of all phases but the last, and of every event when it came."""
+
+    forgotten: float
+    known: float  # mean accuracy on anchors at the end
+    prequential: float  # accuracy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,20 +152,26 @@ STREAMS: Final[Mapping[str, Callable[[int], Stream]]] = {
 }
 
 
-def forgetting(stream: Stream, buffer: Mapping[str, Any] | None, seed: int = 0) -> tuple[float, float]:
-    """Learn a stream with a buffer; return average forgetting, and mean accuracy on anchors at the end."""
+def engine_of(
+    stream: Stream, buffer: Mapping[str, Any] | None, seed: int = 0, *, consolidation: float = 0.0
+) -> Engine:
+    """Build what learns a stream: one native learner, with or without a buffer and consolidation."""
     rules: dict[str, Any] = {}
     if buffer is not None:
         rules["replay"] = {"size": stream.buffer, "ratio": _RATIO, "weight": _WEIGHT, **buffer}
         if buffer["kind"] == "decayed":
             rules["replay"]["decay"] = 2.0 * stream.phase
-    engine = Engine(
+    learner: dict[str, Any] = {"kind": "sgd"}
+    if consolidation:
+        learner |= {"consolidation": consolidation, "consolidate_every": stream.phase // _ANCHORS_A_PHASE}
+    return Engine(
         parse(
             {
                 "task": stream.task,
                 "source": {"kind": "file", "path": "unread.jsonl"},
                 "tick": stream.tick,
                 "seed": seed,
+                "learners": {"sgd": learner},
                 "anchors": {
                     "strata": len(stream.events) // stream.phase,
                     "size": stream.anchors,
@@ -154,12 +181,20 @@ def forgetting(stream: Stream, buffer: Mapping[str, Any] | None, seed: int = 0) 
             }
         )
     )
+
+
+def forgetting(
+    stream: Stream, buffer: Mapping[str, Any] | None, seed: int = 0, *, consolidation: float = 0.0
+) -> Found:
+    """Learn a stream with a buffer, or consolidated, or both."""
+    engine = engine_of(stream, buffer, seed, consolidation=consolidation)
     engine.progress(stream.events)
     found = engine.forgetting()["sgd"]
-    return found["average_forgetting"], float(np.mean([one["now"] for one in found["strata"]]))
+    known = float(np.mean([one["now"] for one in found["strata"]]))
+    return Found(found["average_forgetting"], known, engine.metrics()["sgd"]["accuracy"])
 
 
-def dumb(stream: Stream, seed: int = 0) -> tuple[float, float]:
+def dumb(stream: Stream, seed: int = 0) -> Found:
     """As `forgetting`, of GDumb: a balanced buffer, and a learner that starts from scratch when asked.
 
     References
@@ -188,32 +223,49 @@ def dumb(stream: Stream, seed: int = 0) -> tuple[float, float]:
             learner.learn(held.take(rng.permutation(len(held))))
         anchors.end_tick(first + stream.phase, score)
     found = anchors.measure(score)["dumb"]
-    return found["average_forgetting"], float(np.mean([one["now"] for one in found["strata"]]))
+    return Found(found["average_forgetting"], float(np.mean([one["now"] for one in found["strata"]])), np.nan)
 
 
 def _answers(predictions: NDArray[np.float64]) -> NDArray[Any]:
     return predictions.argmax(axis=1) if predictions.ndim == 2 else predictions > 0.5
 
 
+def _table(
+    what: str,
+    rows: Mapping[str, Callable[[Stream, int], Found]],
+    drawn: Mapping[str, list[Stream]],
+    cell: str,
+) -> list[str]:
+    lines = [f"| {what} | {' | '.join(drawn)} |", "| :--- |" + " ---: |" * len(drawn)]
+    for name, run in tqdm(rows.items(), unit=" rows", disable=None, leave=False):
+        found = [
+            np.array([run(stream, seed) for seed, stream in enumerate(streams)]) for streams in drawn.values()
+        ]
+        cells = (cell.format(*means.mean(axis=0)) for means in found)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="streams of each kind (default: 10)")
     seeds = range(parser.parse_args().seeds)
     drawn = {name: [draw(seed) for seed in seeds] for name, draw in STREAMS.items()}
-    lines = [f"| buffer | {' | '.join(drawn)} |", "| :--- |" + " ---: |" * len(drawn)]
-    rows: dict[str, Callable[[Stream, int], tuple[float, float]]] = {
+    buffers: dict[str, Callable[[Stream, int], Found]] = {
         name: lambda stream, seed, rule=rule: forgetting(stream, rule, seed)  # type: ignore[misc]
         for name, rule in BUFFERS.items()
     }
-    rows["*GDumb: from scratch each time*"] = dumb
-    for name, run in tqdm(rows.items(), unit=" buffers", disable=None, leave=False):
-        cells = []
-        for streams in drawn.values():
-            found = np.array([run(stream, seed) for seed, stream in enumerate(streams)])
-            cells.append("{:.3f} ({:.3f})".format(*found.mean(axis=0)))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    buffers["*GDumb: from scratch each time*"] = dumb
+    consolidated: dict[str, Callable[[Stream, int], Found]] = {
+        name: lambda stream, seed, strength=strength, kind=kind: forgetting(  # type: ignore[misc]
+            stream, None if kind is None else {"kind": kind}, seed, consolidation=strength
+        )
+        for name, (strength, kind) in CONSOLIDATED.items()
+    }
+    lines = _table("buffer", buffers, drawn, "{:.3f} ({:.3f})")
+    lines += _table("learner", consolidated, drawn, "{:.3f} ({:.3f}), {:.3f}")
+    sys.stdout.write("\n".join(lines))
 
 
 if __name__ == "__main__":

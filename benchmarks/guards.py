@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.harness import Answer, Case, Extras, Ratio, Size, compare, main
+from benchmarks.harness import Answer, AtMost, Case, Extras, Measured, Ratio, Size, compare, main
 from benchmarks.workload import Events, bare_engine, events
 from penstock import Batch
 from penstock.events import Task
@@ -56,13 +56,25 @@ def ask(size: Size) -> Answer:
         items=len(stream),
         rounds=size.rounds,
     )
-    bare, *guarded = measured.values()
+    bare, engine, *guarded, everything = measured.values()
     return Answer(
         title="Guards on against bare learning",
         method=_METHOD,
         item="event",
         measured=list(measured.values()),
-        ratios=[Ratio(bare, one) for one in guarded],
+        ratios=[
+            *(Ratio(bare, one) for one in (engine, *guarded)),
+            _at_most_triple(everything, bare),
+            _at_most_triple(everything, engine),
+        ],
+    )
+
+
+def _at_most_triple(guarded: Measured, floor: Measured) -> AtMost:
+    return AtMost(
+        what=f"*{guarded.name}* as a multiple of *{floor.name}*",
+        values=[one / other for one, other in zip(guarded.wall, floor.wall, strict=True)],
+        most=3.0,
     )
 
 

@@ -11,25 +11,54 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
 import penstock
 
-__all__ = ["FULL", "QUICK", "Answer", "Case", "Measured", "Ratio", "Size", "compare", "machine", "main"]
+__all__ = [
+    "FULL",
+    "QUICK",
+    "Answer",
+    "AtMost",
+    "Case",
+    "Measured",
+    "Ratio",
+    "Size",
+    "compare",
+    "is_installed",
+    "machine",
+    "main",
+    "missing",
+    "table",
+]
+
+_MICROSECONDS: Final = {"µs": 1.0, "ms": 1000.0}
 
 Extras: TypeAlias = Mapping[str, float]
 """What a run found out beside its speed, by the heading of a column: its log loss, say."""
 
-_PEERS: Final = ("river", "vowpalwabbit", "numpy", "orjson", "pyarrow")
+_PEERS: Final = {  # package: the module that it is imported as
+    "river": "river",
+    "vowpalwabbit": "vowpalwabbit",
+    "scikit-learn": "sklearn",
+    "mabwiser": "mabwiser",
+    "contextualbandits": "contextualbandits",
+    "numpy": "numpy",
+    "orjson": "orjson",
+    "pyarrow": "pyarrow",
+    "confluent-kafka": "confluent_kafka",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +104,7 @@ class Measured:
     ----------
     name : str
     wall, cpu : list of float
-        Microseconds per item of each round; `cpu` is of all threads together.
+        Microseconds per item of each round; `cpu` is of all threads and children together.
     extras : dict
         What the last run found out, and whatever is measured apart.
     """
@@ -119,21 +148,36 @@ def _timed(run: Callable[[], Extras | None]) -> tuple[float, float, Extras | Non
     gc.collect()
     gc.disable()
     try:
-        cpu = time.process_time()
+        cpu = _cpu_s()
         wall = time.perf_counter()
         extras = run()
-        return time.perf_counter() - wall, time.process_time() - cpu, extras
+        return time.perf_counter() - wall, _cpu_s() - cpu, extras
     finally:
         gc.enable()
 
 
+def _cpu_s() -> float:
+    """CPU time of all threads of this process, and of the children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times faster `fast` is than `slow`; and how many times it is meant to be, at least."""
+    """How many times faster `fast` is than `slow`; and how many times it is meant to be, at least.
+
+    Attributes
+    ----------
+    fast, slow : Measured
+        Of one `compare`.
+    target, cpu_target : float or None
+        What the ratio of wall times, and that of CPU times, should reach.
+    """
 
     fast: Measured
     slow: Measured
     target: float | None = None
+    cpu_target: float | None = None
 
     def line(self) -> str:
         """Say it in one line."""
@@ -143,9 +187,45 @@ class Ratio:
             f"- *{self.fast.name}* against *{self.slow.name}*: **{wall[1]:.2f}x** "
             f"({wall[0]:.2f} to {wall[2]:.2f}), CPU {cpu[1]:.2f}x"
         )
-        if self.target is None:
-            return text
-        return f"{text}; target {self.target:g}x, {'reached' if wall[1] >= self.target else '**missed**'}"
+        for what, target, found in (
+            ("target", self.target, wall[1]),
+            ("CPU target", self.cpu_target, cpu[1]),
+        ):
+            if target is not None:
+                text += f"; {what} {target:g}x, {_verdict(found >= target)}"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """A number that is meant to stay small.
+
+    Attributes
+    ----------
+    what : str
+    values : sequence of float
+        One of each round.
+    most : float
+        What their median may be.
+    unit : str
+    """
+
+    what: str
+    values: Sequence[float]
+    most: float
+    unit: str = "x"
+
+    def line(self) -> str:
+        """Say it in one line."""
+        low, middle, high = _quartiles(self.values)
+        return (
+            f"- {self.what}: **{middle:.2f}{self.unit}** ({low:.2f} to {high:.2f}); "
+            f"target at most {self.most:g}{self.unit}, {_verdict(middle <= self.most)}"
+        )
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**missed**"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,29 +240,36 @@ class Answer:
     item : str
         What a time is given for: "event".
     measured : sequence of Measured
-    ratios : sequence of Ratio
+    ratios : sequence of Ratio or AtMost
+        What is read off it.
+    unit : "µs" or "ms"
+        Of the times that are shown.
     """
 
     title: str
     method: str
     item: str
     measured: Sequence[Measured]
-    ratios: Sequence[Ratio]
+    ratios: Sequence[Ratio | AtMost]
+    unit: Literal["µs", "ms"] = "µs"
 
     def markdown(self) -> str:
         """Lay it out: title, method, table, ratios."""
         extras = list(dict.fromkeys(name for one in self.measured for name in one.extras))
-        header = ["case", f"µs per {self.item}", "quartiles", "CPU µs", *extras]
-        rows = [[one.name, *_times(one), *(_cell(one, name) for name in extras)] for one in self.measured]
-        lines = [f"## {self.title}", "", self.method, "", *_table(header, rows)]
+        header = ["case", f"{self.unit} per {self.item}", "quartiles", f"CPU {self.unit}", *extras]
+        scale = _MICROSECONDS[self.unit]
+        rows = [
+            [one.name, *_times(one, scale), *(_cell(one, name) for name in extras)] for one in self.measured
+        ]
+        lines = [f"## {self.title}", "", self.method, "", *table(header, rows)]
         if self.ratios:
             lines += ["", *(ratio.line() for ratio in self.ratios)]
         return "\n".join(lines) + "\n"
 
 
-def _times(one: Measured) -> list[str]:
-    low, middle, high = _quartiles(one.wall)
-    return [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{_quartiles(one.cpu)[1]:.3f}"]
+def _times(one: Measured, scale: float) -> list[str]:
+    low, middle, high = (time_us / scale for time_us in _quartiles(one.wall))
+    return [f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{_quartiles(one.cpu)[1] / scale:.3f}"]
 
 
 def _cell(one: Measured, name: str) -> str:
@@ -195,7 +282,7 @@ def _quartiles(values: Iterator[float] | Sequence[float]) -> tuple[float, float,
     return float(low), float(middle), float(high)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
+def table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
     """Yield a Markdown table that can be read as it is: names to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
@@ -206,7 +293,10 @@ def _table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 def machine(size: Size) -> str:
     """Return what the numbers depend on: processor, versions, load, and how much was measured."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PEERS)
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name) if is_installed(name) else 'not installed'}"
+        for name in _PEERS
+    )
     load = os.getloadavg()[0]
     return (
         f"- machine: {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}; "
@@ -215,6 +305,19 @@ def machine(size: Size) -> str:
         f"- size: {size.events:,} events a run, {size.rounds} rounds after one to warm up; "
         f"medians, and quartiles over the rounds\n"
     )
+
+
+def is_installed(peer: str) -> bool:
+    """Whether a peer, by the name of its package, can be measured here."""
+    return importlib.util.find_spec(_PEERS[peer]) is not None
+
+
+def missing(*peers: str) -> str:
+    """Return what the method says of rows that are left out; empty if no peer is missing."""
+    names = [peer for peer in peers if not is_installed(peer)]
+    if not names:
+        return ""
+    return f"\n\n*Not installed, hence without a row: {', '.join(names)} (`pip install 'penstock[bench]'`).*"
 
 
 def _processor() -> str:

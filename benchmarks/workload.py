@@ -123,35 +123,37 @@ def bare_engine(**rules: Any) -> Engine:
     return Engine(parse({"source": {"kind": "file", "path": "unread.jsonl"}, **rules}))
 
 
-def write_json(path: Path, stream: Events) -> None:
-    """Write JSON lines."""
+def write_json(path: Path, stream: Events, times: int = 1) -> None:
+    """Write JSON lines: all events, `times` times over."""
     records = ({"label": int(label), **row} for row, label in zip(stream.rows, stream.labels, strict=True))
-    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records) * times)
 
 
-def write_vw_json(path: Path, stream: Events) -> None:
+def write_vw_json(path: Path, stream: Events, times: int = 1) -> None:
     """Write the JSON that VW reads: the same but for the label's name and values."""
     records = (
         {"_label": 1 if label else -1, **row} for row, label in zip(stream.rows, stream.labels, strict=True)
     )
-    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records))
+    path.write_bytes(b"".join(orjson.dumps(record) + b"\n" for record in records) * times)
 
 
-def write_vw(path: Path, stream: Events) -> None:
+def write_vw(path: Path, stream: Events, times: int = 1) -> None:
     """Write VW text."""
-    path.write_text("".join(f"{line}\n" for line in stream.lines))
+    path.write_text("".join(f"{line}\n" for line in stream.lines) * times)
 
 
-def write_csv(path: Path, stream: Events) -> None:
+def write_csv(path: Path, stream: Events, times: int = 1) -> None:
     """Write CSV with a header."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["label", *stream.rows[0]])
-        for row, label in zip(stream.rows, stream.labels, strict=True):
-            writer.writerow([int(label), *row.values()])
+        for _ in range(times):
+            for row, label in zip(stream.rows, stream.labels, strict=True):
+                writer.writerow([int(label), *row.values()])
 
 
-def write_parquet(path: Path, stream: Events) -> None:
+def write_parquet(path: Path, stream: Events, times: int = 1) -> None:
     """Write Parquet with pyarrow's defaults: dictionary-encoded, compressed by snappy."""
     columns = {name: [row[name] for row in stream.rows] for name in stream.rows[0]}
-    pyarrow.parquet.write_table(pyarrow.table({"label": stream.labels, **columns}), path)
+    table = pyarrow.table({"label": stream.labels, **columns})
+    pyarrow.parquet.write_table(pyarrow.concat_tables([table] * times), path)

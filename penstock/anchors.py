@@ -96,6 +96,14 @@ class Anchors:
         """The event that each closed stratum began with, and its anchors."""
         return [(stratum.first, stratum.events) for stratum in self._closed]
 
+    @property
+    def newest(self) -> dict[int, dict[str, float]]:
+        """The newest score of each learner on each closed stratum, by the event that it began with."""
+        return {
+            stratum.first: {name: newest for name, (_, _, newest) in stratum.scores.items()}
+            for stratum in self._closed
+        }
+
     def measure(self, score: Score) -> dict[str, dict[str, Any]]:
         """Compare what is known now of each stratum with what was known earlier.
 

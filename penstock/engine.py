@@ -8,9 +8,8 @@ why nothing depends on the batches in which the stream was read.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -18,10 +17,12 @@ from numpy.typing import NDArray
 
 from penstock import learners, replay
 from penstock.anchors import Anchors
-from penstock.config import GuardSpec, Pipeline
-from penstock.errors import ConfigError, DataError, PenstockError
+from penstock.beside import progressed
+from penstock.config import Pipeline
+from penstock.errors import DataError, PenstockError
 from penstock.events import Batch, Task
 from penstock.inputs import InputWatch
+from penstock.judging import Guarded, LabelScale
 from penstock.lanes import Lane, Tail, Watched, judged_events
 from penstock.learners.base import Learner
 from penstock.metrics import LossKind, Metrics, bounded_losses
@@ -50,65 +51,31 @@ _REACTIONS: Final = {
 _KINDS: Final[Mapping[str, LossKind]] = {"error": "error", "logloss": "logloss"}
 
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
-_SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
 _UNWATCHED_TICKS: Final = 16  # learned at one go: what is known of 4,096 events fits into a cache
 
 
-class _Guarded:
-    """A second loss that the gate looks at: what it is of, and which events count."""
+class _Blame:
+    """Says who failed on the `n` events after `n_before` (0: on replayed ones), whatever was raised."""
 
-    def __init__(self, guard: GuardSpec) -> None:
-        self.on = guard.on
-        self._slice: tuple[int, float] | None = None
-        if guard.slice is not None:
-            *namespace, name = guard.slice.feature.split(".", 1)
-            row: dict[str, Any] = {name: guard.slice.equals}
-            if namespace:
-                row = {namespace[0]: row}
-            features = Batch.from_rows([row], [0.0]).features
-            if len(features.indices) != 1:
-                raise ConfigError(
-                    f"`shadow.guards`: {guard.slice.equals!r} is no value that a slice can have"
-                )
-            self._slice = int(features.indices[0]), float(features.values[0])
+    __slots__ = ("_n", "_n_before", "_who")
 
-    def outside(self, events: Batch) -> NDArray[np.bool_] | None:
-        """Which events do not count, shape (n,); None if all of them do."""
-        if self._slice is None:
-            return None
-        index, value = self._slice
-        features = events.features
-        found = np.flatnonzero((features.indices == index) & (features.values == value))
-        outside = np.ones(len(events), dtype=np.bool_)
-        outside[np.searchsorted(features.indptr, found, side="right") - 1] = False
-        return outside
+    def __init__(self, who: str, n_before: int, n: int) -> None:
+        self._who = who
+        self._n_before = n_before
+        self._n = n
 
+    def __enter__(self) -> None: ...
 
-class _LabelScale:
-    """Running standard deviation of a regression label, held still during a tick (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._mean = 0.0
-        self._m2 = 0.0
-        self.value: float | None = None  # until the first tick has ended no loss can be put into [0, 1]
-
-    def update(self, labels: NDArray[np.float64]) -> None:
-        for label in labels.tolist():
-            self._n += 1
-            off = label - self._mean
-            self._mean += off / self._n
-            self._m2 += off * (label - self._mean)
-
-    def end_tick(self) -> None:
-        self.value = max(_SCALE_SDS * math.sqrt(self._m2 / self._n), 1e-12) if self._n else None
-
-    def state(self) -> State:
-        return {"n": self._n, "mean": self._mean, "m2": self._m2, "value": self.value}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self._n, self._mean, self._m2 = int(state["n"]), float(state["mean"]), float(state["m2"])
-        self.value = state["value"]
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):  # a learner may be anyone's class, and raise any
+            return
+        first, last = self._n_before + 1, self._n_before + self._n
+        where = f"events {first:,} to {last:,}" if self._n > 1 else f"event {first:,}"
+        where = where if self._n else f"replayed events, after event {self._n_before:,}"
+        what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
+        raise PenstockError(f"{self._who} failed on {where}: {what}{error}") from error
 
 
 class Engine:
@@ -144,7 +111,7 @@ class Engine:
         }
         self._watched = [Watched(r) for r in pipeline.drift if r.of_events and not r.of_inputs]
         self._inputs = [InputWatch(rule) for rule in pipeline.drift if rule.of_inputs]
-        self._scale = _LabelScale()
+        self._scale = LabelScale()
         self._replay = (
             replay.build(pipeline.replay.kind, seed=pipeline.seed, **pipeline.replay.parameters)
             if pipeline.replay
@@ -162,7 +129,7 @@ class Engine:
             if pipeline.shadow
             else None
         )
-        self._guards = [_Guarded(guard) for guard in pipeline.shadow.guards] if pipeline.shadow else []
+        self._guards = [Guarded(guard) for guard in pipeline.shadow.guards] if pipeline.shadow else []
         self._tail = Tail() if any(rule.react == "recall" for rule in pipeline.drift) else None
 
     def progress(self, batch: Batch) -> list[Notice]:
@@ -238,24 +205,28 @@ class Engine:
         learned, aside = self._set_aside(batch, counted)
         losses: dict[str, NDArray[np.float64]] = {}
         renewing: dict[str, NDArray[np.float64]] = {}  # losses of those whose weights serving is to get
+        done = progressed({name: lane.learner for name, lane in self._lanes.items()}, learned)
         for name, lane in self._lanes.items():
             with self._blaming(f"learner `{name}`", len(batch)):
-                predictions = lane.learner.progress(learned)
+                predictions = done[name].result() if name in done else lane.learner.progress(learned)
                 self._require_finite(predictions)
                 lane.metrics.update(predictions, batch.labels, batch.weights)
             if judged is not None:
                 predictions = predictions[judged]
+            if self._can_judge:
+                losses[name] = self._losses(predictions, events)
             for watched in lane.watched:
                 if watched.rule.on == "prediction":
                     values = predictions if predictions.ndim == 1 else predictions.max(axis=1, initial=0.0)
-                elif self._can_judge:
-                    values = self._losses(predictions, events, watched.rule.on)
-                else:
+                elif not self._can_judge:
                     continue
+                elif watched.rule.on == "loss":
+                    values = losses[name]
+                else:
+                    values = self._losses(predictions, events, watched.rule.on)
                 with self._blaming(f"detector `{watched.rule.kind}`", len(batch)):
                     watched.update(values, judged, self.n_events, n_offered)
             if self._can_judge:
-                losses[name] = self._losses(predictions, events)
                 lane.recent_loss.update(losses[name])
                 lane.n_recent += len(events)
             for rival in lane.rivals:
@@ -346,6 +317,11 @@ class Engine:
         """Measure what every learner has forgotten of its anchors; see `penstock.anchors.Anchors.measure`."""
         return self._anchors.measure(self._scores) if self._anchors is not None else {}
 
+    @property
+    def anchored(self) -> dict[int, dict[str, float]]:
+        """How well each learner predicted each stratum's anchors when last asked; see `Anchors.newest`."""
+        return self._anchors.newest if self._anchors is not None else {}
+
     def _require_finite(self, predictions: NDArray[np.float64]) -> None:
         finite = np.isfinite(predictions)
         if not finite.all():
@@ -353,17 +329,9 @@ class Engine:
             at = int(np.argmin(rows))
             raise PenstockError(f"it predicted {predictions[at]} for event {self.n_events + at + 1:,}")
 
-    @contextmanager
-    def _blaming(self, who: str, n: int) -> Iterator[None]:
+    def _blaming(self, who: str, n: int) -> _Blame:
         """Say who failed on the next `n` events (0: on replayed ones), whatever was raised."""
-        try:
-            yield
-        except Exception as error:  # a learner may be anyone's class, and raise anything
-            first, last = self.n_events + 1, self.n_events + n
-            where = f"events {first:,} to {last:,}" if n > 1 else f"event {first:,}"
-            where = where if n else f"replayed events, after event {self.n_events:,}"
-            what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
-            raise PenstockError(f"{who} failed on {where}: {what}{error}") from error
+        return _Blame(who, self.n_events, n)
 
     @property
     def _can_judge(self) -> bool:
@@ -415,6 +383,8 @@ class Engine:
                 notices.append(notice)
                 if notice.what == "rolled_back" and notice.learner == served:
                     self._set_back(self._lanes[served], self.shadow)
+                if notice.what in ("promoted", "rolled_back") and self.shadow.serving_version is not None:
+                    self._lanes[self.shadow.serving].hold_on(self.shadow.serving_version)
         return notices
 
     def _set_back(self, lane: Lane, shadow: Shadow) -> None:
@@ -520,7 +490,8 @@ class Engine:
             return
         sample = self._replay.sample(round(rule.ratio * self.pipeline.tick))
         if sample is not None:
-            sample = sample.with_weights(sample.weights * rule.weight)
+            if rule.weight != 1.0:
+                sample = sample.with_weights(sample.weights * rule.weight)
             losses = []
             for lane in self._lanes.values():
                 with self._blaming(f"learner `{lane.name}`", 0):

@@ -113,12 +113,16 @@ class _Curves:
         self.events: list[int] = []
         self.points: list[dict[str, dict[str, float]]] = []
         self.trials: dict[int, list[tuple[int, float]]] = {}
+        self.anchored: list[tuple[int, dict[int, dict[str, float]]]] = []
 
     def see(self) -> None:
         """Take a point if it is time."""
         if self._engine.shadow is not None and self._engine.n_events % self._engine.pipeline.tick == 0:
             for version, log_e in self._engine.shadow.trials.items():
                 self.trials.setdefault(version, []).append((self._engine.n_events, log_e))
+        anchored = self._engine.anchored
+        if anchored and (not self.anchored or anchored != self.anchored[-1][1]):
+            self.anchored.append((self._engine.n_events, anchored))
         if self._engine.n_events < self.next_at:
             return
         self.events.append(self._engine.n_events)
@@ -232,6 +236,26 @@ class Evaluation:
             "gate": [self._trial(notice) for notice in self._of("opened")],
             "notes": list(notes),
             "marks": list(marks),
+            "memory": [self._remembered(name, found) for name, found in self.forgetting.items()],
+        }
+
+    def _remembered(self, learner: str, found: Mapping[str, Any]) -> report.Remembered:
+        """Return what a learner knew of each stratum whenever it was asked, and at the end."""
+        assert self.curves is not None
+        strata: list[report.Stratum] = []
+        for stratum in found["strata"]:
+            first = stratum["from"]
+            points = {
+                event: scores[first][learner]
+                for event, scores in self.curves.anchored
+                if learner in scores.get(first, {})
+            } | {self.events: stratum["now"]}
+            strata.append({"first": first, "events": list(points), "scores": list(points.values())})
+        return {
+            "learner": learner,
+            "backward_transfer": found["backward_transfer"],
+            "average_forgetting": found["average_forgetting"],
+            "strata": strata,
         }
 
     def _of(self, *what: str) -> list[Notice]:

@@ -7,8 +7,8 @@ matrix; learners that need Python objects (River, VW) read `Batch.rows` or `Batc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, overload
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 import orjson
@@ -20,6 +20,7 @@ from penstock.state import State
 __all__ = ["Batch", "Features", "NoRows", "Row", "Task", "TaskKind"]
 
 Row: TypeAlias = Mapping[str, Any]
+_V = TypeVar("_V")
 TaskKind: TypeAlias = Literal["binary", "multiclass", "regression"]
 
 
@@ -86,22 +87,21 @@ class Features:
         IndexError
             If there is no such event.
         """
-        from penstock._native.replay import gather
+        from penstock._native.replay import gather, lay_out
 
-        if len(positions) and positions.min() < 0:
-            raise IndexError(f"position {positions.min()} is out of bounds: it counts from the first event")
-        indptr = np.zeros(len(positions) + 1, np.int64)
-        np.cumsum(self.indptr[positions + 1] - self.indptr[positions], out=indptr[1:])
-        nnz = int(indptr[-1])
+        positions = np.ascontiguousarray(positions, np.int64)
+        starts = np.ascontiguousarray(self.indptr)
+        indptr = np.empty(len(positions) + 1, np.int64)
+        nnz = lay_out(starts, positions, indptr)
         taken = Features(
             indptr, np.empty(nnz, np.uint32), np.empty(nnz, np.float64), np.empty(nnz, np.uint32)
         )
         gather(
-            np.ascontiguousarray(self.indptr),
+            starts,
             np.ascontiguousarray(self.indices),
             np.ascontiguousarray(self.values),
             np.ascontiguousarray(self.namespaces),
-            np.ascontiguousarray(positions, np.int64),
+            positions,
             indptr,
             taken.indices,
             taken.values,
@@ -256,11 +256,22 @@ class Batch:
 
     def with_labels(self, labels: NDArray[np.float64]) -> Batch:
         """Return the same events with other labels."""
-        return replace(self, labels=labels)
+        return self._with(labels, self.weights)
 
     def with_weights(self, weights: NDArray[np.float64]) -> Batch:
         """Return the same events with other weights."""
-        return replace(self, weights=weights)
+        return self._with(self.labels, weights)
+
+    def _with(self, labels: NDArray[np.float64], weights: NDArray[np.float64]) -> Batch:
+        return Batch(
+            features=self.features,
+            labels=labels,
+            weights=weights,
+            times=self.times,
+            rows=self.rows,
+            lines=self.lines,
+            ids=self.ids,
+        )
 
     def take(self, positions: NDArray[np.int64]) -> Batch:
         """Events at `positions` (in ``[0, n)``), copied, in that order.
@@ -270,15 +281,14 @@ class Batch:
         IndexError
             If there is no such event.
         """
-        chosen = positions.tolist()
         return Batch(
             features=self.features.take(positions),
             labels=self.labels[positions],
             weights=self.weights[positions],
             times=self.times[positions],
-            rows=NoRows(len(chosen)) if isinstance(self.rows, NoRows) else [self.rows[i] for i in chosen],
-            lines=None if self.lines is None else [self.lines[i] for i in chosen],
-            ids=None if self.ids is None else [self.ids[i] for i in chosen],
+            rows=NoRows(len(positions)) if isinstance(self.rows, NoRows) else _taken(self.rows, positions),
+            lines=None if self.lines is None else _taken(self.lines, positions),
+            ids=None if self.ids is None else _taken(self.ids, positions),
         )
 
     def hashed(self) -> Batch:
@@ -351,6 +361,10 @@ class Batch:
             lines=orjson.loads(state["lines"].tobytes()) if "lines" in state else None,
             ids=orjson.loads(state["ids"].tobytes()) if "ids" in state else None,
         )
+
+
+def _taken(column: Sequence[_V], positions: NDArray[np.int64]) -> list[_V]:
+    return [column[i] for i in positions.tolist()]
 
 
 def _plain(value: Any) -> Any:

@@ -14,13 +14,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.gate import fade, multiply_bets
+from penstock._native.gate import GAMBLERS, fade, log_wealth, multiply_bets
+from penstock._native.intervals import running_sum
 from penstock.bandits.intervals import Interval, LowerBound
 from penstock.state import State, prefixed, section
 
 __all__ = ["ChangeGate", "Fading", "Gate"]
 
-_N_BETS: Final = 16
 _SMALLEST_BET: Final = 0.002
 _RECENT: Final = 1.0 - 1.0 / 512  # what has to hold still, not only on average since the start
 _SPACING: Final = 512  # events between two starts of a `ChangeGate`
@@ -61,16 +61,9 @@ def _bets(delta: float) -> NDArray[np.float64]:
     """
     if not -1.0 < delta < 1.0:
         raise ValueError(f"expected delta in (-1, 1), got {delta}")
-    bets = np.geomspace(_SMALLEST_BET, 0.5 / (1.0 + abs(delta)), _N_BETS)
+    bets = np.geomspace(_SMALLEST_BET, 0.5 / (1.0 + abs(delta)), GAMBLERS)
     bets.flags.writeable = False  # every test of the same delta has this very array
     return bets
-
-
-def _log_mean(logs: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:
-    """Return the logarithm of the weighted mean (by default: plain) of what `logs` are the logarithms of."""
-    top = float(logs.max())
-    wealth = np.exp(logs - top)
-    return top + math.log(float(wealth.mean() if weights is None else wealth @ weights))
 
 
 class Gate:
@@ -102,20 +95,22 @@ class Gate:
     def __init__(self, *, delta: float) -> None:
         self.delta = delta
         self._bets = _bets(delta)
-        self._mantissa = np.ones(_N_BETS)
-        self._exponent = np.zeros(_N_BETS, dtype=np.int64)
+        self._mantissa = np.ones((1, GAMBLERS))
+        self._exponent = np.zeros((1, GAMBLERS), dtype=np.int64)
         self._below, self._above = LowerBound(floor=1.0), LowerBound(floor=1.0)
 
     def update(self, gains: NDArray[np.float64]) -> None:
         """Take paired gains, each in [-1, 1], shape (n,), in stream order."""
-        multiply_bets(self._mantissa, self._exponent, self._bets, gains - self.delta)
+        multiply_bets(self._mantissa, self._exponent, self._bets, gains, self.delta)
         self._below.update(gains)
         self._above.update(-gains)
 
     @property
     def log_e(self) -> float:
         """Natural logarithm of the wealth, averaged over the gamblers."""
-        return _log_mean(np.log(self._mantissa) + self._exponent * math.log(2.0))
+        log = np.empty(1)
+        log_wealth(self._mantissa, self._exponent, log)
+        return float(log[0])
 
     @property
     def n_events(self) -> int:
@@ -140,16 +135,16 @@ class Gate:
     def state(self) -> State:
         """Everything needed to go on with the test."""
         return {
-            "mantissa": self._mantissa.copy(),
-            "exponent": self._exponent.copy(),
+            "mantissa": self._mantissa[0].copy(),
+            "exponent": self._exponent[0].copy(),
             **prefixed(self._below.state(), "below"),
             **prefixed(self._above.state(), "above"),
         }
 
     def restore(self, state: State) -> None:
         """Become what `state` was taken from; `delta` is the constructor's."""
-        self._mantissa = np.array(state["mantissa"], dtype=np.float64)
-        self._exponent = np.array(state["exponent"], dtype=np.int64)
+        self._mantissa = np.array([state["mantissa"]], dtype=np.float64)
+        self._exponent = np.array([state["exponent"]], dtype=np.int64)
         self._below.restore(section(state, "below"))
         self._above.restore(section(state, "above"))
 
@@ -180,42 +175,54 @@ class ChangeGate:
         self._bets = _bets(delta)
         self.n_events = 0
         self._sum = 0.0
-        self._sums_before = np.empty(0)  # what the sum was when each test started
-        self._starts = np.empty(0, dtype=np.int64)  # numbers of the tests that are kept, from 1
-        self._mantissa = np.empty((0, _N_BETS))
-        self._exponent = np.empty((0, _N_BETS), dtype=np.int64)
+        self._n_tests = 0  # under way; rows of what follows
+        self._starts = np.zeros(_MAX_STARTS, dtype=np.int64)  # their numbers, from 1
+        self._sums_before = np.zeros(_MAX_STARTS)  # what the sum was when each started
+        self._mantissa = np.ones((_MAX_STARTS, GAMBLERS))
+        self._exponent = np.zeros((_MAX_STARTS, GAMBLERS), dtype=np.int64)
 
     def update(self, gains: NDArray[np.float64]) -> None:
         """Take paired gains, each in [-1, 1], shape (n,), in stream order."""
-        while len(gains):
+        taken = 0
+        while taken < len(gains):
             if self.n_events % _SPACING == 0:
                 self._start()
-            now, gains = np.split(gains, [_SPACING - self.n_events % _SPACING])
-            for mantissa, exponent in zip(self._mantissa, self._exponent, strict=True):
-                multiply_bets(mantissa, exponent, self._bets, now - self.delta)
+            now = gains[taken : taken + _SPACING - self.n_events % _SPACING]
+            n = self._n_tests
+            multiply_bets(self._mantissa[:n], self._exponent[:n], self._bets, now, self.delta)
+            self._sum = running_sum(self._sum, now)
             self.n_events += len(now)
-            # cumsum adds one after the other; sum would add in pairs, and depend on where the stream was cut
-            self._sum = float(np.cumsum(np.concatenate(([self._sum], now)))[-1])
+            taken += len(now)
 
     def _start(self) -> None:
-        kept = slice(None) if len(self._starts) < _MAX_STARTS else [0, *range(2, _MAX_STARTS)]
-        number = self.n_events // _SPACING + 1
-        self._starts = np.append(self._starts[kept], number)
-        self._mantissa = np.vstack((self._mantissa[kept], np.ones((1, _N_BETS))))
-        self._exponent = np.vstack((self._exponent[kept], np.zeros((1, _N_BETS), dtype=np.int64)))
-        self._sums_before = np.append(self._sums_before[kept], self._sum)
+        """Begin a test; where there is no room for it, the second oldest is dropped."""
+        row = self._n_tests
+        if row == _MAX_STARTS:
+            row -= 1
+            for kept in (self._starts, self._sums_before, self._mantissa, self._exponent):
+                kept[1:row] = kept[2:]
+        self._starts[row] = self.n_events // _SPACING + 1
+        self._sums_before[row] = self._sum
+        self._mantissa[row] = 1.0
+        self._exponent[row] = 0
+        self._n_tests = row + 1
 
     @property
     def log_e(self) -> float:
         """Natural logarithm of the evidence."""
-        if not len(self._starts):
+        logs = self._logs()
+        if not logs:
             return 0.0
-        return _log_mean(self._logs(), 1.0 / (self._starts * (self._starts + 1.0)))
+        top = max(logs)
+        return top + math.log(sum(math.exp(log - top) for log in logs))
 
-    def _logs(self) -> NDArray[np.float64]:
-        logs = np.log(self._mantissa) + self._exponent * math.log(2.0)
-        top = logs.max(axis=1)
-        return np.asarray(top + np.log(np.exp(logs - top[:, None]).mean(axis=1)))
+    def _logs(self) -> list[float]:
+        """Logarithms of the tests' wealths, each with its weight."""
+        n = self._n_tests
+        logs = np.empty(n)
+        log_wealth(self._mantissa[:n], self._exponent[:n], logs)
+        numbers = self._starts[:n].tolist()
+        return [log - math.log(k * (k + 1)) for log, k in zip(logs.tolist(), numbers, strict=True)]
 
     @property
     def mean_gain(self) -> float:
@@ -225,28 +232,31 @@ class ChangeGate:
     @property
     def lately(self) -> tuple[int, float]:
         """Events since the start from which the evidence is strongest, and the average gain over them."""
-        if not len(self._starts):
+        logs = self._logs()
+        if not logs:
             return 0, 0.0
-        strongest = int(np.argmax(self._logs() - np.log(self._starts * (self._starts + 1.0))))
+        strongest = logs.index(max(logs))
         n = self.n_events - _SPACING * (int(self._starts[strongest]) - 1)
         return n, (self._sum - float(self._sums_before[strongest])) / n
 
     def state(self) -> State:
         """Everything needed to go on with the test."""
+        n = self._n_tests
         return {
             "n_events": self.n_events,
             "sum": self._sum,
-            "sums_before": self._sums_before.copy(),
-            "starts": self._starts.copy(),
-            "mantissa": self._mantissa.copy(),
-            "exponent": self._exponent.copy(),
+            "sums_before": self._sums_before[:n].copy(),
+            "starts": self._starts[:n].copy(),
+            "mantissa": self._mantissa[:n].copy(),
+            "exponent": self._exponent[:n].copy(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Become what `state` was taken from; `delta` is the constructor's."""
         self.n_events = int(state["n_events"])
         self._sum = float(state["sum"])
-        self._sums_before = np.array(state["sums_before"], dtype=np.float64)
-        self._starts = np.array(state["starts"], dtype=np.int64)
-        self._mantissa = np.array(state["mantissa"], dtype=np.float64).reshape(-1, _N_BETS)
-        self._exponent = np.array(state["exponent"], dtype=np.int64).reshape(-1, _N_BETS)
+        self._n_tests = n = len(state["starts"])
+        self._sums_before[:n] = state["sums_before"]
+        self._starts[:n] = state["starts"]
+        self._mantissa[:n] = state["mantissa"]
+        self._exponent[:n] = state["exponent"]

@@ -18,10 +18,11 @@ from penstock.config import DriftRule, Pipeline
 from penstock.errors import ConfigError, PenstockError
 from penstock.events import Batch
 from penstock.gate import Fading
-from penstock.learners.base import Hastens, Learner
+from penstock.learners.base import Consolidates, Hastens, Learner, Model
 from penstock.metrics import Metrics
 from penstock.shadow import Contender
 from penstock.state import State, prefixed, section
+from penstock.trials import Version
 
 __all__ = ["Alarm", "Judge", "Lane", "Rival", "Tail", "Watched", "judged_events"]
 
@@ -248,6 +249,12 @@ class Lane:
                 f"`drift`: `react: bump` cannot make learner `{name}` ({self.spec.kind}) learn faster: "
                 f"expected sgd with update nag, adagrad or sgd"
             )
+        self._holds_on = isinstance(self.learner, Consolidates) and self.learner.consolidates
+        if pipeline.shadow is None and self._holds_on:
+            raise ConfigError(
+                f"`learners.{name}`: `consolidation` waits for promotions, and without `shadow` there are "
+                f"none: give `consolidate_every`"
+            )
 
     def _build(self) -> Learner:
         try:
@@ -276,6 +283,17 @@ class Lane:
         self.learner.restore(learner)
         self._become(self.learner, lineage)
         self.incumbent = None
+
+    def hold_on(self, version: Version) -> None:
+        """Let the learner whose snapshot serves from here on hold on to that, if it was built to."""
+        if not self._holds_on:
+            return
+        own = [(self.lineage, self.learner), *((rival.lineage, rival.learner) for rival in self.rivals)]
+        for lineage, learner in own:
+            if lineage == version.lineage:
+                assert isinstance(learner, Consolidates)
+                assert isinstance(version.model, Model)
+                learner.consolidate(version.model)
 
     def _next_lineage(self) -> int:
         self.n_lineages += 1

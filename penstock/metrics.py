@@ -162,6 +162,22 @@ class Metrics:
         BadRecord
             Names the first prediction, label or weight that cannot be one; nothing has been scored then.
         """
+        if self.task.kind == "binary":
+            p, y, w = _columns(self.task, predictions, labels, weights)
+            kept, at, what = native.score_binary(
+                p,
+                y,
+                w,
+                self._n_events,
+                self._ring,
+                self._sums,
+                self._fading_sums,
+                1.0 / self.fading,
+                self._scores,
+            )
+            _require_usable(self.task, p, y, w, at, what)
+            self._n_events += kept
+            return
         previous = -1.0
         if self._n_events and self.task.kind != "regression":
             previous = float(self._ring[(self._n_events - 1) % self.window, native.LABEL])
@@ -170,8 +186,6 @@ class Metrics:
         self._fading_sums = _grown(self.task, self._fading_sums, rows)
         _add(self.task, rows, self._sums)
         _add(self.task, rows, self._fading_sums, growth=1.0 / self.fading)
-        if self.task.kind == "binary":
-            native.add_scores(rows, self._scores)
         native.remember(rows, self._ring, self._n_events)
         self._n_events += len(rows)
 

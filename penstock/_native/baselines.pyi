@@ -17,3 +17,6 @@ def repeats(
     before: NDArray[np.float64],
     share: NDArray[np.float64],
 ) -> tuple[float, int, int]: ...
+def of_ones(
+    last: NDArray[np.float64], share: NDArray[np.float64], least: float, out: NDArray[np.float64]
+) -> None: ...

@@ -57,3 +57,18 @@ def repeats(
                     n_repeats += labels[i] == last
                 last = labels[i]
     return last, n_chances, n_repeats
+
+
+def of_ones(const double[::1] last, const double[::1] share, double least, double[::1] out):
+    """Write the probability of a 1 where the label before was `last`, and comes again with probability `share`.
+
+    That is taken to be at least `least`; before the first label, 0.5 is written.
+    """
+    cdef Py_ssize_t i
+    cdef double again
+    if not (last.shape[0] == share.shape[0] == out.shape[0]):
+        raise ValueError("last, share and out differ in length")
+    with nogil:
+        for i in range(last.shape[0]):
+            again = share[i] if share[i] > least else least
+            out[i] = again if last[i] > 0.0 else (1.0 - again if last[i] == last[i] else 0.5)

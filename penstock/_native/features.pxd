@@ -1,5 +1,4 @@
 from libc.stdint cimport uint32_t
-from libcpp.vector cimport vector
 
 
 cdef extern from "hashing.hpp" namespace "penstock" nogil:
@@ -7,13 +6,16 @@ cdef extern from "hashing.hpp" namespace "penstock" nogil:
     uint32_t hash_name(const char* name, size_t length, uint32_t seed)
 
 
-cdef class Buffer:
-    """Entries of the rows encoded so far, one after the other; owned by one thread."""
-    cdef vector[uint32_t] indices
-    cdef vector[double] values
-    cdef vector[uint32_t] namespaces
+cdef extern from "entries.hpp" namespace "penstock" nogil:
+    cppclass Entries:
+        void add(uint32_t index, double value, uint32_t namespace) except +
+        void truncate(size_t size) noexcept
+        size_t size() noexcept
+        const uint32_t* indices() noexcept
+        const double* values() noexcept
+        const uint32_t* namespaces() noexcept
+        void take(Entries& kept) noexcept
+        void keep(Entries& used, size_t most) noexcept
 
-    cdef void clear(self) noexcept
 
-
-cdef int encode_into(object row, Buffer out) except -1
+cdef int encode_into(object row, Entries& out) except -1

@@ -6,9 +6,6 @@ from typing import Any
 from penstock.errors import BadRecord
 from penstock.events import Features, Row
 
-class Buffer:
-    """Entries of the rows encoded so far; other kernels fill and read it."""
-
 def hash_string(data: bytes, seed: int) -> int:
     """MurmurHash3_x86_32 of `data`; `seed` in ``[0, 2**32)``."""
 

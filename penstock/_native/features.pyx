@@ -35,14 +35,31 @@ cdef extern from *:
     """
     bint parse_double(const uint8_t* first, const uint8_t* last, double* value) noexcept
 
+cdef extern from *:
+    """
+    // The memory behind an object is asked for before it is needed: a row's objects lie anywhere.
+    static inline void foresee(PyObject* value) { __builtin_prefetch(value); }
+
+    static inline void foresee_entries(PyObject* row) {
+        if (!PyDict_CheckExact(row)) return;
+        const char* entries = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(row)->ma_keys);
+        for (int line = 0; line < 8; ++line) __builtin_prefetch(entries + 64 * line);
+    }
+    """
+    void foresee(PyObject* value) noexcept
+    void foresee_entries(PyObject* row) noexcept
+
 cdef extern from "Python.h":
     # Declared over pointers: a walk that owns no references counts none.
     bint PyFloat_CheckExact(PyObject* value) noexcept
+    bint PyFloat_Check(PyObject* value) noexcept
     bint PyLong_CheckExact(PyObject* value) noexcept
     bint PyUnicode_CheckExact(PyObject* value) noexcept
     bint PyUnicode_Check(PyObject* value) noexcept
     double PyFloat_AS_DOUBLE(PyObject* value) noexcept
     long long PyLong_AsLongLongAndOverflow(PyObject* value, int* overflow) except? -1
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* value) noexcept
+    const uint8_t* PyUnicode_1BYTE_DATA(PyObject* value) noexcept
     Py_ssize_t PyUnicode_GET_LENGTH(PyObject* value) noexcept
     void Py_INCREF(PyObject* value) noexcept
     void Py_XDECREF(PyObject* value) noexcept
@@ -50,6 +67,7 @@ cdef extern from "Python.h":
     bint PyErr_ExceptionMatches(object kind) noexcept
     void PyErr_Clear() noexcept
     double PyOS_string_to_double(const char* text, char** end, PyObject* overflow) except? -1.0
+    bint PyDict_CheckExact(PyObject* value) noexcept
     bint PyDict_Next(PyObject* mapping, Py_ssize_t* position, PyObject** key, PyObject** value) noexcept
     Py_ssize_t PyList_GET_SIZE(object items) noexcept
     PyObject* PyList_GET_ITEM(object items, Py_ssize_t i) noexcept
@@ -66,6 +84,7 @@ cdef enum:
     MAX_DEPTH = 32  # containers inside a row; real events nest three deep, and a cycle must end somewhere
     MAX_SPARE = 1 << 20  # entries (20 MB) that a buffer may hold on to between calls
     MAX_SHOWN = 60  # characters of a name in a message
+    LOOKAHEAD = 32  # items of a dict
     KNOWN_NAMES = 1 << 10  # whose hashes are kept; a power of two
     MAX_INTEGER = 1_000_000_000_000_000_000
 
@@ -103,20 +122,6 @@ def _step(key):
     return f".{key}" if key.isidentifier() else f"[{json.dumps(key)}]"
 
 
-cdef class Buffer:
-    cdef void clear(self) noexcept:
-        self.indices.clear()
-        self.values.clear()
-        self.namespaces.clear()
-
-
-cdef int _truncate(Buffer out, size_t size) except -1:
-    out.indices.resize(size)
-    out.values.resize(size)
-    out.namespaces.resize(size)
-    return 0
-
-
 cdef int _refuse_text(PyObject* text) except -1:
     """Replace the error that reading `text` has set by one of ours."""
     if not PyErr_ExceptionMatches(UnicodeEncodeError):
@@ -128,7 +133,12 @@ cdef int _refuse_text(PyObject* text) except -1:
 cdef inline Text _utf8(PyObject* text, Text* last) except NULL:
     """Borrow the bytes of `text`; a NUL follows them."""
     cdef Py_ssize_t length = 0
-    cdef Text first = <Text>PyUnicode_AsUTF8AndSize(text, &length)
+    cdef Text first
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        first = PyUnicode_1BYTE_DATA(text)
+        last[0] = first + PyUnicode_GET_LENGTH(text)
+        return first
+    first = <Text>PyUnicode_AsUTF8AndSize(text, &length)
     if first == NULL:
         _refuse_text(text)
     last[0] = first + length
@@ -156,9 +166,16 @@ cdef Known _known[KNOWN_NAMES]
 cdef inline int _hash_key(PyObject* name, uint32_t seed, uint32_t* result) except -1:
     """Do what `_hash_text` does, faster for a string that comes again."""
     cdef Known* slot = &_known[((<size_t>name >> 4) ^ (<size_t>name >> 14) ^ seed) & (KNOWN_NAMES - 1)]
-    if slot.name == name and slot.seed == seed:
-        result[0] = slot.index
-        return 0
+    if slot.name != name or slot.seed != seed:
+        return _hash_new_key(name, seed, slot, result)
+    result[0] = slot.index
+    return 0
+
+
+cdef int _hash_new_key(PyObject* name, uint32_t seed, Known* slot, uint32_t* result) except -1:
+    key = <object>name  # owned, whatever happens to its dict meanwhile
+    if not PyUnicode_Check(name):
+        raise _Unusable("a string as name", key)
     _hash_text(name, seed, result)
     if PyUnicode_CheckExact(name) and PyUnicode_GET_LENGTH(name) <= MAX_SHOWN:
         Py_INCREF(name)
@@ -167,78 +184,90 @@ cdef inline int _hash_key(PyObject* name, uint32_t seed, uint32_t* result) excep
     return 0
 
 
-cdef inline int _add(uint32_t index, double value, uint32_t namespace, Buffer out) except -1:
-    out.indices.push_back(index)
-    out.values.push_back(value)
-    out.namespaces.push_back(namespace)
-    return 0
-
-
-cdef inline int _add_number(
-    PyObject* got, double value, uint32_t index, uint32_t namespace, Buffer out
+cdef inline int _add_plain(
+    PyObject* value, uint32_t index, uint32_t seed, uint32_t namespace, Entries& out
 ) except -1:
-    if value == 0.0:
-        return 0
-    if not fabs(value) <= MAX_MAGNITUDE:  # also NaN
-        raise _Unusable(FINITE, <object>got)
-    return _add(index, value, namespace, out)
-
-
-cdef inline int _add_scalar(
-    PyObject* value, uint32_t index, uint32_t seed, uint32_t namespace, Buffer out
-) except -1:
-    """Append a value of an exact built-in type, running no Python code; return whether it was one.
+    """Append what most values are: usable numbers, ASCII, nothing. Runs no Python code; returns whether it did.
 
     A number goes to `index`; categories, and the names of a mapping, are seeded with `seed`. The two differ
     only inside a list.
     """
+    cdef double number
     cdef long long integer
     cdef int overflow = 0
-    cdef uint32_t category
+    cdef const char* text
+    if PyUnicode_CheckExact(value):
+        if not PyUnicode_IS_COMPACT_ASCII(value):
+            return False
+        text = <const char*>PyUnicode_1BYTE_DATA(value)
+        out.add(hash_name(text, PyUnicode_GET_LENGTH(value), seed), 1.0, namespace)
+        return True
     if PyFloat_CheckExact(value):
-        _add_number(value, PyFloat_AS_DOUBLE(value), index, namespace, out)
-    elif PyUnicode_CheckExact(value):
-        _hash_text(value, seed, &category)
-        _add(category, 1.0, namespace, out)
+        number = PyFloat_AS_DOUBLE(value)
     elif PyLong_CheckExact(value):
         integer = PyLong_AsLongLongAndOverflow(value, &overflow)
         if overflow or not -MAX_INTEGER <= integer <= MAX_INTEGER:
-            raise _Unusable(FINITE, <object>value)
-        if integer != 0:
-            _add(index, <double>integer, namespace, out)
+            return False
+        number = <double>integer
     elif value == Py_True:
-        _add(index, 1.0, namespace, out)
+        number = 1.0
+    elif value == Py_False or value == Py_None:
+        return True
+    elif PyFloat_Check(value):  # numpy's float64
+        number = PyFloat_AS_DOUBLE(value)
     else:
-        return value == Py_False or value == Py_None
+        return False
+    if not fabs(number) <= MAX_MAGNITUDE:  # also NaN
+        return False
+    if number != 0.0:
+        out.add(index, number, namespace)
     return True
 
 
 cdef int _add_other(
-    object value, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Buffer out
+    object value, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Entries& out
 ) except -1:
-    """Append containers, subclasses of the built-in types, and whatever else can be a number."""
+    """Append what is not plain, or refuse it; return whether Python code may have run."""
+    cdef uint32_t category
+    if type(value) is str:
+        _hash_text(<PyObject*>value, seed, &category)
+        out.add(category, 1.0, namespace)
+        return False
+    if type(value) is dict:
+        return _walk_dict(value, seed, seed if depth == 0 else namespace, depth + 1, out)
+    if type(value) is list or type(value) is tuple:
+        return _walk_list(value, index, seed, namespace, depth + 1, out)
+    _add_foreign(value, index, seed, namespace, depth, out)
+    return True
+
+
+cdef int _add_foreign(
+    object value, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Entries& out
+) except -1:
+    """Append subclasses of the built-in types, and whatever else can be a number; or refuse a value."""
     cdef uint32_t category
     cdef double number
     cdef bint is_number
-    if type(value) is dict:
-        return _walk_mapping(value, seed, seed if depth == 0 else namespace, depth + 1, out)
-    if isinstance(value, float):  # also numpy's float64
-        return _add_number(<PyObject*>value, PyFloat_AS_DOUBLE(<PyObject*>value), index, namespace, out)
-    if isinstance(value, (list, tuple)):
-        return _walk_list(value, index, seed, namespace, depth + 1, out)
+    if type(value) is int or isinstance(value, float):  # it would have been plain
+        raise _Unusable(FINITE, value)
     if isinstance(value, str):
         _hash_text(<PyObject*>value, seed, &category)
-        return _add(category, 1.0, namespace, out)
+        out.add(category, 1.0, namespace)
+        return 0
+    if isinstance(value, (list, tuple)):
+        _walk_list(value, index, seed, namespace, depth + 1, out)
+        return 0
     if isinstance(value, _array_type):
         value = value.tolist()
-        if _add_scalar(<PyObject*>value, index, seed, namespace, out):
-            return 0
-        return _add_other(value, index, seed, namespace, depth, out)
+        if not _add_plain(<PyObject*>value, index, seed, namespace, out):
+            _add_other(value, index, seed, namespace, depth, out)
+        return 0
     if isinstance(value, _numpy_scalar):
         # All have __float__, even bytes and complex numbers; and a duration is an integer to numpy.
         is_number = isinstance(value, _numpy_numbers) and not isinstance(value, np.timedelta64)
     elif isinstance(value, Mapping):
-        return _walk_mapping(value, seed, seed if depth == 0 else namespace, depth + 1, out)
+        _walk_mapping(value, seed, seed if depth == 0 else namespace, depth + 1, out)
+        return 0
     else:
         is_number = hasattr(type(value), "__float__")
     if not is_number:
@@ -249,35 +278,38 @@ cdef int _add_other(
         raise _Unusable(FINITE, value) from None
     except Exception as error:
         raise _Unusable(ACCEPTED, value) from error
-    return _add_number(<PyObject*>value, number, index, namespace, out)
+    if not fabs(number) <= MAX_MAGNITUDE:
+        raise _Unusable(FINITE, value)
+    if number != 0.0:
+        out.add(index, number, namespace)
+    return 0
 
 
 cdef int _walk_list(
-    object items, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Buffer out
+    object items, uint32_t index, uint32_t seed, uint32_t namespace, int depth, Entries& out
 ) except -1:
     cdef bint is_list = isinstance(items, list)
     cdef Py_ssize_t length = PyList_GET_SIZE(items) if is_list else PyTuple_GET_SIZE(items)
     cdef Py_ssize_t i = 0
+    cdef bint foreign = False
     if depth > MAX_DEPTH:
         raise _Unusable(NESTING, items)
     try:
         while i < length:
             item = <object>(PyList_GET_ITEM(items, i) if is_list else PyTuple_GET_ITEM(items, i))
-            if not _add_scalar(<PyObject*>item, index + <uint32_t>i, seed, namespace, out):
-                _add_other(item, index + <uint32_t>i, seed, namespace, depth, out)
+            if not _add_plain(<PyObject*>item, index + <uint32_t>i, seed, namespace, out):
+                foreign |= _add_other(item, index + <uint32_t>i, seed, namespace, depth, out)
                 if is_list and PyList_GET_SIZE(items) != length:
                     raise _Unusable(CHANGED, items)
             i += 1
     except _Unusable as unusable:
         unusable.path.append(i)
         raise
-    return 0
+    return foreign
 
 
-cdef int _walk_mapping(object row, uint32_t seed, uint32_t namespace, int depth, Buffer out) except -1:
-    if depth > MAX_DEPTH:
-        raise _Unusable(NESTING, row)
-    if type(row) is not dict:
+cdef int _walk_mapping(object row, uint32_t seed, uint32_t namespace, int depth, Entries& out) except -1:
+    if type(row) is not dict and depth <= MAX_DEPTH:
         try:
             row = dict(row.items())
         except Exception as error:
@@ -285,34 +317,99 @@ cdef int _walk_mapping(object row, uint32_t seed, uint32_t namespace, int depth,
     return _walk_dict(row, seed, namespace, depth, out)
 
 
-cdef int _walk_dict(dict row, uint32_t seed, uint32_t namespace, int depth, Buffer out) except -1:
-    cdef Py_ssize_t position = 0
-    cdef PyObject* key
-    cdef PyObject* value
-    cdef Py_ssize_t length = len(row)
+cdef struct Item:
+    PyObject* name
+    PyObject* value
+    Py_ssize_t next  # position behind it
+
+
+cdef struct Ahead:
+    # The next items of a dict, borrowed: to be read again after anything that might have changed it.
+    Item items[LOOKAHEAD]
+    Py_ssize_t n  # less than LOOKAHEAD: there are no more
+
+
+cdef inline void _read_ahead(PyObject* row, Py_ssize_t position, Ahead* ahead) noexcept:
+    """Read the items behind `position`, so that the memory of all their values is on its way at once."""
+    cdef Item* item
+    ahead.n = 0
+    while ahead.n < LOOKAHEAD:
+        item = &ahead.items[ahead.n]
+        if not PyDict_Next(row, &position, &item.name, &item.value):
+            return
+        foresee(item.value)
+        item.next = position
+        ahead.n += 1
+
+
+cdef int _walk_dict(object row, uint32_t seed, uint32_t namespace, int depth, Entries& out) except -1:
+    """Append the entries of a dict; return whether Python code may have run."""
+    cdef Ahead ahead
+    if depth > MAX_DEPTH:
+        raise _Unusable(NESTING, row)
+    _read_ahead(<PyObject*>row, 0, &ahead)
+    return _add_items(row, &ahead, seed, namespace, depth, out)
+
+
+cdef int _add_items(
+    object row, Ahead* ahead, uint32_t seed, uint32_t namespace, int depth, Entries& out
+) except -1:
+    """Append what was read ahead, and all items behind it; return whether Python code may have run."""
+    cdef Py_ssize_t i = 0
     cdef uint32_t index = 0
-    cdef bint named = False
+    cdef bint foreign = False
+    cdef Item* item
+    while i < ahead.n:
+        item = &ahead.items[i]
+        i += 1
+        _hash_key(item.name, seed, &index)
+        if not _add_plain(item.value, index, index, namespace, out) and _add_item(
+            row, item.name, item.value, index, namespace, depth, out
+        ):
+            foreign = True
+        elif i < LOOKAHEAD:
+            continue
+        _read_ahead(<PyObject*>row, item.next, ahead)
+        i = 0
+    return foreign
+
+
+cdef int _add_item(
+    dict row, PyObject* name, PyObject* value, uint32_t index, uint32_t namespace, int depth, Entries& out
+) except -1:
+    """`_add_other`, of an item of a dict."""
+    cdef Py_ssize_t length = len(row)
+    cdef bint foreign
+    key, other = <object>name, <object>value  # owned, whatever happens to the dict meanwhile
     try:
-        while PyDict_Next(<PyObject*>row, &position, &key, &value):
-            name = <object>key  # owned, for the path, whatever happens to the dict meanwhile
-            named = False
-            if not PyUnicode_Check(key):
-                raise _Unusable("a string as name", name)
-            _hash_key(key, seed, &index)
-            named = True
-            if not _add_scalar(value, index, index, namespace, out):
-                other = <object>value
-                _add_other(other, index, index, namespace, depth, out)
-                if len(row) != length:
-                    raise _Unusable(CHANGED, row)
+        foreign = _add_other(other, index, index, namespace, depth, out)
+        if len(row) != length:
+            raise _Unusable(CHANGED, row)
     except _Unusable as unusable:
-        if named:
-            unusable.path.append(name)
+        unusable.path.append(key)
         raise
-    return 0
+    return foreign
 
 
-cdef int encode_into(object row, Buffer out) except -1:
+cdef int _encode_row(object row, Ahead* ahead, Entries& out) except -1:
+    """Do what `encode_into` does, of a dict from what was read ahead; return whether Python code may have run."""
+    cdef size_t start = out.size()
+    try:
+        if type(row) is dict:
+            return _add_items(row, ahead, 0, 0, 0, out)
+        if not isinstance(row, Mapping):
+            raise _Unusable("a mapping of names to features", row)
+        _walk_mapping(row, 0, 0, 0, out)
+        return True
+    except _Unusable as unusable:
+        out.truncate(start)
+        raise unusable.record() from unusable.__cause__
+    except:
+        out.truncate(start)
+        raise
+
+
+cdef int encode_into(object row, Entries& out) except -1:
     """Append the entries of one row, or, raising, nothing.
 
     Raises
@@ -320,42 +417,29 @@ cdef int encode_into(object row, Buffer out) except -1:
     BadRecord
         Names the path of the first value that cannot be a feature.
     """
-    cdef size_t start = out.indices.size()
-    try:
-        if type(row) is not dict and not isinstance(row, Mapping):
-            raise _Unusable("a mapping of names to features", row)
-        return _walk_mapping(row, 0, 0, 0, out)
-    except _Unusable as unusable:
-        _truncate(out, start)
-        raise unusable.record() from unusable.__cause__
-    except:
-        _truncate(out, start)
-        raise
+    cdef Ahead ahead
+    _read_row_ahead(<PyObject*>row, &ahead)
+    return _encode_row(row, &ahead, out)
 
 
-cdef Buffer _spare = None  # fresh memory costs more in page faults than the whole walk
+cdef inline void _read_row_ahead(PyObject* row, Ahead* ahead) noexcept:
+    if PyDict_CheckExact(row):
+        _read_ahead(row, 0, ahead)
 
 
-cdef Buffer _take_buffer():
-    global _spare
-    out = Buffer() if _spare is None else _spare
-    _spare = None  # a walk can run user code, which may come back here
-    return out
+cdef Entries _spare
 
 
-cdef object _matrix(vector[int64_t]& indptr, Buffer entries):
-    """Copy the entries into `Features`, and take back the buffer they were gathered in."""
-    global _spare
-    cdef size_t nnz = entries.indices.size()
+cdef object _matrix(vector[int64_t]& indptr, Entries& entries):
+    """Copy the entries into `Features`, and keep what they were gathered in."""
+    cdef size_t nnz = entries.size()
     features = Features(
         _array(indptr.data(), indptr.size(), np.int64),
-        _array(entries.indices.data(), nnz, np.uint32),
-        _array(entries.values.data(), nnz, np.float64),
-        _array(entries.namespaces.data(), nnz, np.uint32),
+        _array(entries.indices(), nnz, np.uint32),
+        _array(entries.values(), nnz, np.float64),
+        _array(entries.namespaces(), nnz, np.uint32),
     )
-    if entries.indices.capacity() <= MAX_SPARE:
-        entries.clear()
-        _spare = entries
+    _spare.keep(entries, MAX_SPARE)
     return features
 
 
@@ -441,17 +525,31 @@ def encode_rows(rows):
     >>> print(bad[0][0], bad[0][1])
     1 expected a number, a string, a boolean, a list or a mapping, got b'SE' - at `$.user`
     """
-    cdef Buffer out = _take_buffer()
+    cdef list items = rows if type(rows) is list else list(rows)
+    cdef Entries out
     cdef vector[int64_t] indptr
+    cdef Ahead ahead[2]  # of this row and the next one
+    cdef Py_ssize_t i = 0
+    cdef bint foreign = True
     bad = []
-    indptr.reserve(len(rows) + 1)
+    out.take(_spare)
+    indptr.reserve(len(items) + 1)
     indptr.push_back(0)
-    for i, row in enumerate(rows):
+    while i < len(items):
+        if foreign:
+            _read_row_ahead(PyList_GET_ITEM(items, i), &ahead[i & 1])
+        if i + 1 < len(items):
+            _read_row_ahead(PyList_GET_ITEM(items, i + 1), &ahead[(i + 1) & 1])
+        if i + 4 < len(items):
+            foresee_entries(PyList_GET_ITEM(items, i + 2))
+            foresee(PyList_GET_ITEM(items, i + 4))
         try:
-            encode_into(row, out)
+            foreign = _encode_row(items[i], &ahead[i & 1], out)
         except BadRecord as error:
+            foreign = True
             bad.append((i, error))
-        indptr.push_back(out.indices.size())
+        indptr.push_back(out.size())
+        i += 1
     return _matrix(indptr, out), bad
 
 
@@ -563,7 +661,7 @@ cdef enum Column:
 
 
 cdef dict _encode_record(
-    list names, vector[uint32_t]& indices, vector[int]& kinds, list cells, object missing, Buffer out
+    list names, vector[uint32_t]& indices, vector[int]& kinds, list cells, object missing, Entries& out
 ):
     """Append the entries of one record; return it as a row."""
     cdef Py_ssize_t i
@@ -592,11 +690,11 @@ cdef dict _encode_record(
                 if kinds[i] == Column.NUMBER:
                     raise _Unusable("a number", cell)
                 _hash_text(<PyObject*>cell, indices[i], &category)
-                _add(category, 1.0, 0, out)
+                out.add(category, 1.0, 0)
                 row[name] = cell
             else:
                 if number.value != 0.0:
-                    _add(indices[i], number.value, 0, out)
+                    out.add(indices[i], number.value, 0)
                 row[name] = number.integer if kind == Kind.INTEGER else number.value
     except _Unusable as unusable:
         unusable.path.append(name)
@@ -646,11 +744,12 @@ def encode_cells(names, kinds, records, missing):
     >>> print(bad[0][1])
     expected a number, got '?' - at `$.age`
     """
-    cdef Buffer out = _take_buffer()
+    cdef Entries out
     cdef vector[int64_t] indptr
     cdef vector[uint32_t] indices
     cdef vector[int] columns
     cdef size_t start
+    out.take(_spare)
     names = list(names)
     if len(kinds) != len(names):
         raise ValueError(f"{len(names)} names, but {len(kinds)} kinds of columns")
@@ -667,14 +766,14 @@ def encode_cells(names, kinds, records, missing):
     bad = []
     indptr.push_back(0)
     for i, cells in enumerate(records):
-        start = out.indices.size()
+        start = out.size()
         try:
             rows.append(_encode_record(names, indices, columns, list(cells), missing, out))
         except _Unusable as unusable:
-            _truncate(out, start)
+            out.truncate(start)
             rows.append({})
             bad.append((i, unusable.record()))
-        indptr.push_back(out.indices.size())
+        indptr.push_back(out.size())
     return _matrix(indptr, out), rows, bad
 
 
@@ -740,7 +839,7 @@ cdef int _merge(dict features, str name, object value) except -1:
     return 0
 
 
-cdef Text _encode_namespace(Text at, Text last, dict spaces, Buffer out) except NULL:
+cdef Text _encode_namespace(Text at, Text last, dict spaces, Entries& out) except NULL:
     """Append the entries of one namespace, whose ``|`` lies behind; return where it ends."""
     cdef Text end = _token_end(at, last)
     cdef uint32_t namespace = hash_name(<const char*>at, end - at, 0)
@@ -794,7 +893,7 @@ cdef Text _encode_namespace(Text at, Text last, dict spaces, Buffer out) except 
             if fabs(number.value) > MAX_MAGNITUDE:
                 raise _unusable_in_line(FINITE, at, end, space, name)
         if number.value != 0.0:
-            _add(index, number.value, namespace, out)
+            out.add(index, number.value, namespace)
             if features is None:
                 features = spaces.setdefault(space, {})
             if kind != Kind.NOT_A_NUMBER:
@@ -813,7 +912,7 @@ cdef object _unusable_in_line(str expected, Text first, Text last, str space, st
     return unusable
 
 
-cdef dict _encode_line(str line, Buffer out):
+cdef dict _encode_line(str line, Entries& out):
     """Append the entries of one line; return it as a row."""
     cdef Text last = NULL
     cdef Text at = _utf8(<PyObject*>line, &last)
@@ -866,19 +965,20 @@ def encode_vw(lines):
     >>> encode_vw(["|user:2 age:31 country:SE |ad sport"])[1]
     [{'user': {'age': 62.0, 'country': 'SE'}, 'ad': {'sport': 1.0}}]
     """
-    cdef Buffer out = _take_buffer()
+    cdef Entries out
     cdef vector[int64_t] indptr
     cdef size_t start
+    out.take(_spare)
     rows = []
     bad = []
     indptr.push_back(0)
     for i, line in enumerate(lines):
-        start = out.indices.size()
+        start = out.size()
         try:
             rows.append(_encode_line(line, out))
         except _Unusable as unusable:
-            _truncate(out, start)
+            out.truncate(start)
             rows.append({})
             bad.append((i, unusable.record()))
-        indptr.push_back(out.indices.size())
+        indptr.push_back(out.size())
     return _matrix(indptr, out), rows, bad

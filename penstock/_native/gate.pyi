@@ -1,10 +1,18 @@
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
+
+GAMBLERS: Final[int]
 
 def multiply_bets(
     mantissa: NDArray[np.float64],
     exponent: NDArray[np.int64],
     bets: NDArray[np.float64],
     gains: NDArray[np.float64],
+    delta: float,
+) -> None: ...
+def log_wealth(
+    mantissa: NDArray[np.float64], exponent: NDArray[np.int64], out: NDArray[np.float64]
 ) -> None: ...
 def fade(total: float, weight: float, decay: float, values: NDArray[np.float64]) -> tuple[float, float]: ...

@@ -21,13 +21,26 @@ Slots are float32 like Vowpal Wabbit's, arithmetic is double. Everything stored 
 float32 range, so that no input, however large, ever turns into an infinity or a NaN.
 """
 
-from libc.math cimport copysign, exp, exp2, expm1, fabs, log, log1p, pow, sqrt
+import numpy as np
+
+from libc.math cimport copysign, exp, expm1, fabs, log, log1p, pow, sqrt
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.algorithm cimport sort
 from libcpp.utility cimport pair
 from libcpp.vector cimport vector
 
-from penstock._native.features cimport Buffer, encode_into, hash_name
+from penstock._native.adaptive cimport (
+    FLOAT_MAX,
+    LANES,
+    Probe,
+    Update,
+    apply_adaptive,
+    finite,
+    measure_adaptive,
+    probe_adaptive,
+)
+from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
+from penstock._native.features cimport Entries, encode_into, hash_name
 
 cdef extern from *:
     """
@@ -36,6 +49,7 @@ cdef extern from *:
     void PREFETCH(const void* address) noexcept nogil
 
 cdef enum:
+    AHEAD = 3  # rows
     BLOCK = 512  # entries: 6 KiB, and few events have more
     MAX_ORDER = 3
     MAX_SPARE = 1 << 16  # entries (1 MiB) that a buffer may hold on to between calls
@@ -73,9 +87,6 @@ cdef enum:
 cdef const uint32_t CONSTANT = 11650396  # Vowpal Wabbit's bucket of the constant feature
 cdef const uint32_t FNV_PRIME = 16777619
 cdef const double LARGEST = 1e18  # of |x|, |label| and weight: their products stay far from double's end
-cdef const double FLOAT_MAX = 3.4028234663852886e38
-cdef const double FLOAT_MIN = 1.1754943508222875e-38
-cdef const double X_MIN = 1.084202e-19  # sqrt(FLOAT_MIN): smaller |x| count as this in norms
 cdef const double NEGLIGIBLE = 2.0**-24  # a logistic loss that is 0 in float32 teaches nothing, not even scales
 cdef const double NO_WAY = 1e-12  # a margin that moves by less than this moves along a straight line
 cdef const double MAX_EXPONENT = 44.0  # exp(44)^2 is the largest square that fits a float32
@@ -117,25 +128,28 @@ cdef cppclass Walk:
     Visit visit
     void* context
     uint32_t buckets[BLOCK]
-    double x[BLOCK]
+    double x[BLOCK + LANES]  # a kernel may read a few too many
     Py_ssize_t n
     bint whole  # the block holds the whole row: another pass need not walk again
     vector[pair[uint64_t, uint32_t]] order  # namespace << 32 | index, and position; sorted
     vector[Py_ssize_t] starts  # where in `order` each namespace starts, and the end
 
 
-cdef inline void put(const Plan* plan, Walk* walk, uint32_t index, double value) noexcept nogil:
+cdef inline Py_ssize_t put(
+    const Plan* plan, Walk* walk, Py_ssize_t n, uint32_t index, double value
+) noexcept nogil:
+    # Append to a block of n entries; returns how many it has then. (In a register: memory would be slower.)
     if not fabs(value) > 0.0:  # zero, or NaN
-        return
+        return n
     if fabs(value) > LARGEST:
         value = copysign(LARGEST, value)
-    if walk.n == BLOCK:
+    if n == BLOCK:
         walk.visit(walk.context, walk.buckets, walk.x, BLOCK)
-        walk.n = 0
+        n = 0
         walk.whole = False
-    walk.buckets[walk.n] = index & plan.mask
-    walk.x[walk.n] = value
-    walk.n += 1
+    walk.buckets[n] = index & plan.mask
+    walk.x[n] = value
+    return n + 1
 
 
 cdef void group(Walk* walk) noexcept nogil:
@@ -163,17 +177,20 @@ cdef inline Py_ssize_t entry(const Walk* walk, Py_ssize_t i) noexcept nogil:
 
 cdef void pairs(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     cdef Py_ssize_t i, j, first, second
+    cdef Py_ssize_t n = walk.n
     cdef uint32_t half
     for i in range(walk.starts[a], walk.starts[a + 1]):
         first = entry(walk, i)
         half = FNV_PRIME * walk.indices[first]
         for j in range(i if a == b else walk.starts[b], walk.starts[b + 1]):
             second = entry(walk, j)
-            put(plan, walk, half ^ walk.indices[second], walk.values[first] * walk.values[second])
+            n = put(plan, walk, n, half ^ walk.indices[second], walk.values[first] * walk.values[second])
+    walk.n = n
 
 
 cdef void triples(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) noexcept nogil:
     cdef Py_ssize_t i, j, k, first, second, third
+    cdef Py_ssize_t n = walk.n
     cdef uint32_t half
     cdef double product
     for i in range(walk.starts[a], walk.starts[a + 1]):
@@ -184,7 +201,8 @@ cdef void triples(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b, Py_s
             product = walk.values[first] * walk.values[second]
             for k in range(j if b == c else walk.starts[c], walk.starts[c + 1]):
                 third = entry(walk, k)
-                put(plan, walk, half ^ walk.indices[third], product * walk.values[third])
+                n = put(plan, walk, n, half ^ walk.indices[third], product * walk.values[third])
+    walk.n = n
 
 
 cdef inline bint admits(const Interaction* interaction, Py_ssize_t term, uint32_t namespace) noexcept nogil:
@@ -249,15 +267,16 @@ cdef void cross(const Plan* plan, Walk* walk, size_t number) noexcept nogil:
 
 cdef void visit_row(const Plan* plan, Walk* walk, Visit visit, void* context) noexcept nogil:
     cdef Py_ssize_t i
+    cdef Py_ssize_t n = 0
     cdef size_t number
     walk.visit = visit
     walk.context = context
-    walk.n = 0
     walk.whole = True
     for i in range(walk.length):
-        put(plan, walk, walk.indices[i], walk.values[i])
+        n = put(plan, walk, n, walk.indices[i], walk.values[i])
     if plan.constant:
-        put(plan, walk, CONSTANT, 1.0)
+        n = put(plan, walk, n, CONSTANT, 1.0)
+    walk.n = n
     if plan.interactions.size() and walk.length:
         group(walk)
         for number in range(plan.interactions.size()):
@@ -272,8 +291,20 @@ cdef inline void visit_again(const Plan* plan, Walk* walk, Visit visit, void* co
         visit_row(plan, walk, visit, context)
 
 
-cdef inline bint may_be_kept(Buffer buffer) noexcept:
-    return buffer.indices.capacity() <= MAX_SPARE
+cdef inline void announce(
+    const Plan* plan, const uint32_t* indices, Py_ssize_t n, const float* weights, size_t width
+) noexcept nogil:
+    # Have the buckets fetched that a row which is visited soon will read: they lie all over the table.
+    cdef Py_ssize_t i
+    for i in range(n):
+        PREFETCH(weights + (indices[i] & plan.mask) * width)
+
+
+cdef inline void use(Walk* walk, Entries& entries) noexcept:
+    walk.indices = entries.indices()
+    walk.values = entries.values()
+    walk.namespaces = entries.namespaces()
+    walk.length = <Py_ssize_t> entries.size()
 
 
 cdef int make_plan(Plan* plan, int bits, bint constant, interactions) except -1:
@@ -342,13 +373,6 @@ cdef inline double clamp(double x, double low, double high) noexcept nogil:
     return low if x < low else (high if x > high else x)
 
 
-cdef inline float finite(double x) noexcept nogil:
-    # What is stored: never an infinity, never a NaN.
-    if fabs(x) <= FLOAT_MAX:
-        return <float> x
-    return 0.0 if x != x else <float> copysign(FLOAT_MAX, x)
-
-
 cdef double derivative(int loss, double p, double y, double tau) noexcept nogil:
     # dloss/dp. Labels are 0 or 1 for logistic and hinge.
     cdef double sign
@@ -362,6 +386,15 @@ cdef double derivative(int loss, double p, double y, double tau) noexcept nogil:
     if loss == QUANTILE:
         return 0.0 if p == y else (-tau if p < y else 1.0 - tau)
     return exp(clamp(p, -MAX_EXPONENT, MAX_EXPONENT)) - y
+
+
+cdef double curvature(int loss, double p, double d) noexcept nogil:
+    # d^2 loss/dp^2 of a loss that has one, where its derivative is `d`.
+    if loss == SQUARED:
+        return 2.0
+    if loss == POISSON:
+        return exp(clamp(p, -MAX_EXPONENT, MAX_EXPONENT))
+    return fabs(d) * (1.0 - fabs(d))  # logistic and softmax
 
 
 cdef double logistic_shift(double margin, double hq) noexcept nogil:
@@ -521,130 +554,11 @@ cdef void answer(const Answer* a, const double* margins, double* out) noexcept n
 
 # ------------------------------------------------------------------------------------------------- the updates
 
-cdef struct Update:
-    # One event being learned, and the constants of the rule. The pointers are arrays over the classes.
-    float* table
-    size_t width
-    size_t stride
-    Py_ssize_t n_classes
-    double* gradient  # loss derivative, times the weight where the rule has no closed-form step
-    double* square  # weight * derivative^2; 0: the class is not updated
-    double* norm  # sum of (x / largest |x|)^2
-    double* moved  # how far the margin moves for a step of 1
-    double* change  # the step
-    bint normalised
-    bint square_root
-    double power_t
-    double half_life  # events; 0: none
-    uint32_t now
-    double alpha
-    double beta
-    double l1
-    double l2
-
-
-cdef inline double rate_of(const Update* c, double squares, double largest) noexcept nogil:
-    if c.square_root:
-        return 1.0 / (sqrt(squares) * largest) if c.normalised else 1.0 / sqrt(squares)
-    if c.normalised:
-        return pow(squares, -c.power_t) * pow(largest * largest, c.power_t - 1.0)
-    return pow(squares, -c.power_t)
-
-
-cdef inline double rescale(const Update* c, double ratio) noexcept nogil:
-    # A weight learned at the old scale, for the new one, `ratio` = old / new scale.
-    return ratio if c.square_root else pow(ratio * ratio, 1.0 - c.power_t)
-
-
-cdef void measure_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
-    cdef Update* c = <Update*> context
-    cdef Py_ssize_t i, k
-    cdef float* bucket
-    cdef float* slot
-    cdef float size
-    cdef double x2, squares, largest, rate
-    cdef uint32_t age
-    for i in range(n):
-        x2 = x[i] * x[i]
-        size = <float> fabs(x[i])
-        if x2 < FLOAT_MIN:
-            x2 = FLOAT_MIN
-            size = <float> X_MIN
-        bucket = c.table + buckets[i] * c.width
-        for k in range(c.n_classes):
-            if c.square[k] == 0.0:
-                continue
-            slot = bucket + k * c.stride
-            squares = slot[1]
-            if c.half_life > 0.0:
-                age = c.now - (<uint32_t*> (slot + 4))[0]
-                if age and squares > 0.0:
-                    squares *= exp2(-(<double> age) / c.half_life)
-                (<uint32_t*> (slot + 4))[0] = c.now
-            squares += c.square[k] * x2
-            squares = clamp(squares, FLOAT_MIN, FLOAT_MAX)
-            slot[1] = <float> squares
-            largest = 1.0
-            if c.normalised:
-                if size > slot[2]:
-                    if slot[2] > 0.0:
-                        slot[0] = finite(slot[0] * rescale(c, <double> slot[2] / size))
-                    slot[2] = size
-                largest = slot[2]
-                c.norm[k] += x2 / (largest * largest)
-            rate = rate_of(c, squares, largest)
-            slot[3] = finite(rate)
-            c.moved[k] += x2 * rate
-
-
-cdef struct Probe:
-    # What `measure_adaptive` would find for a gradient that never comes: nothing is stored.
-    const Update* c
-    double square
-    double norm
-    double moved
-
-
-cdef void probe_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
-    cdef Probe* probe = <Probe*> context
-    cdef const Update* c = probe.c
-    cdef const float* slot
-    cdef Py_ssize_t i
-    cdef double x2, squares, largest
-    cdef uint32_t age
-    for i in range(n):
-        x2 = max(x[i] * x[i], FLOAT_MIN)
-        slot = c.table + buckets[i] * c.width
-        squares = slot[1]
-        if c.half_life > 0.0:
-            age = c.now - (<const uint32_t*> (slot + 4))[0]
-            squares *= exp2(-(<double> age) / c.half_life)
-        squares = clamp(squares + probe.square * x2, FLOAT_MIN, FLOAT_MAX)
-        largest = 1.0
-        if c.normalised:
-            largest = max(<double> slot[2], sqrt(x2))
-            probe.norm += x2 / (largest * largest)
-        probe.moved += x2 * rate_of(c, squares, largest)
-
-
 cdef void probe_plain(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
     cdef Probe* probe = <Probe*> context
     cdef Py_ssize_t i
     for i in range(n):
         probe.moved += x[i] * x[i]
-
-
-cdef void apply_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
-    cdef Update* c = <Update*> context
-    cdef Py_ssize_t i, k
-    cdef float* bucket
-    cdef float* slot
-    for i in range(n):
-        bucket = c.table + buckets[i] * c.width
-        for k in range(c.n_classes):
-            if c.change[k] != 0.0:
-                slot = bucket + k * c.stride
-                slot[0] = finite(slot[0] + c.change[k] * slot[3] * x[i])
 
 
 cdef void measure_plain(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
@@ -755,6 +669,7 @@ cdef class Linear:
     cdef Plan plan
     cdef Walk walk
     cdef Update c
+    cdef Hold hold
     cdef Margins margins
     cdef Answer answer
     cdef int rule
@@ -765,7 +680,8 @@ cdef class Linear:
     cdef double[:, ::1] totals
     cdef uint8_t[::1] sighted
     cdef int64_t[::1] clock
-    cdef Buffer buffer
+    cdef float[::1] held
+    cdef Entries spare
 
     def __init__(
         self, *, str head, str loss, str rule, int bits, bint constant, interactions, bint invariant,
@@ -789,7 +705,6 @@ cdef class Linear:
         self.c.beta = beta
         self.c.l1 = l1
         self.c.l2 = l2
-        self.buffer = Buffer()
 
     def attach(self, float[::1] table, double[:, ::1] totals, uint8_t[::1] sighted, int64_t[::1] clock):
         """Work on these arrays from now on, in place.
@@ -812,7 +727,8 @@ cdef class Linear:
             or <size_t> table.shape[0] != (<size_t> self.plan.mask + 1) * capacity * self.c.stride
         ):
             raise ValueError("table, totals, sighted and clock do not fit together")
-        self.scratch.resize(6 * capacity)
+        self.scratch.resize(8 * capacity)
+        self.hold.held = NULL
         self.table = table
         self.totals = totals
         self.sighted = sighted
@@ -832,6 +748,51 @@ cdef class Linear:
         self.answer.limits = &totals[0, LOW]
         self.answer.limits_stride = N_TOTALS
         self.answer.sighted = &sighted[0]
+
+    def attach_held(self, float[::1] held, double strength, double memory, int64_t every):
+        """Hold weights to what they were, from now on, with these arrays; to be called after `attach`.
+
+        Rules nag, adagrad and sgd, a loss with a second derivative, no l1 and no l2.
+
+        Parameters
+        ----------
+        held : float32, shape (2^bits * capacity * 4,)
+            See consolidation.hpp.
+        strength, memory : float
+        every : int
+            Events learned between two anchors; 0: whenever `consolidate` is called.
+        """
+        cdef Py_ssize_t capacity
+        self.check(0)
+        capacity = self.totals.shape[0]
+        if <size_t> held.shape[0] != (<size_t> self.plan.mask + 1) * <size_t> capacity * 4:
+            raise ValueError("table and held do not fit together")
+        if self.rule > SGD or self.answer.loss in (HINGE, QUANTILE) or self.c.l1 > 0.0 or self.c.l2 > 0.0:
+            raise ValueError("this rule, loss and regularisation cannot be consolidated")
+        self.held = held
+        self.hold.held = <Held*> &held[0]
+        self.hold.table = self.c.table
+        self.hold.width = self.c.width
+        self.hold.stride = self.c.stride
+        self.hold.capacity = capacity
+        self.hold.rated = self.rule != SGD
+        self.hold.strength = strength
+        self.hold.memory = memory
+        self.hold.every = every
+        self.hold.pace = self.scratch.data() + 6 * capacity
+        self.hold.curvature = self.scratch.data() + 7 * capacity
+
+    def consolidate(self, const float[::1] weights, Py_ssize_t n_classes):
+        """Hold on to these weights, shape (2^bits * n_classes,), and of further classes to those of now."""
+        self.check(n_classes)
+        if self.hold.held == NULL:
+            raise ValueError("attach what is held first")
+        if <size_t> weights.shape[0] != (<size_t> self.plan.mask + 1) * <size_t> n_classes:
+            raise ValueError(f"{self.plan.mask + 1} x {n_classes} weights do not fit {weights.shape[0]}")
+        with nogil:
+            consolidate(
+                self.hold, <size_t> self.plan.mask + 1, &weights[0] if n_classes else NULL, n_classes
+            )
 
     def run(
         self,
@@ -869,6 +830,11 @@ cdef class Linear:
                     self.walk.indices = &indices[indptr[i]]
                     self.walk.values = &values[indptr[i]]
                     self.walk.namespaces = &namespaces[indptr[i]]
+                if i + AHEAD < n and indptr[i + AHEAD] < indptr[i + AHEAD + 1]:
+                    announce(
+                        &self.plan, &indices[indptr[i + AHEAD]], indptr[i + AHEAD + 1] - indptr[i + AHEAD],
+                        self.c.table, self.c.width,
+                    )
                 self.event(
                     labels[i] if learning else 0.0,
                     weights[i] if learning else 0.0,
@@ -883,28 +849,22 @@ cdef class Linear:
         BadRecord
             If a value of the row cannot be a feature.
         """
-        cdef Buffer buffer = self.buffer if self.buffer is not None else Buffer()
+        cdef Entries entries
         cdef double scalar = 0.0
-        self.buffer = None  # taken: a value of the row may call back into this learner while it is encoded
-        try:
-            buffer.clear()
-            encode_into(row, buffer)
-            make_room(&self.plan, &self.walk, <Py_ssize_t> buffer.indices.size())
-            self.check(n_classes)
-            if self.answer.head == MULTICLASS:
-                self.check_class(label, weight)
-            if out is not None and out.shape[0] < n_classes:
-                raise ValueError(f"{n_classes} predictions do not fit {out.shape[0]}")
-            self.walk.indices = buffer.indices.data()
-            self.walk.values = buffer.values.data()
-            self.walk.namespaces = buffer.namespaces.data()
-            self.walk.length = <Py_ssize_t> buffer.indices.size()
-            if out is not None and n_classes:
-                self.event(label, weight, &out[0])
-            else:
-                self.event(label, weight, &scalar if self.answer.head != MULTICLASS else NULL)
-        finally:
-            self.buffer = buffer if may_be_kept(buffer) else None
+        entries.take(self.spare)
+        encode_into(row, entries)
+        make_room(&self.plan, &self.walk, <Py_ssize_t> entries.size())
+        self.check(n_classes)
+        if self.answer.head == MULTICLASS:
+            self.check_class(label, weight)
+        if out is not None and out.shape[0] < n_classes:
+            raise ValueError(f"{n_classes} predictions do not fit {out.shape[0]}")
+        use(&self.walk, entries)
+        if out is not None and n_classes:
+            self.event(label, weight, &out[0])
+        else:
+            self.event(label, weight, &scalar if self.answer.head != MULTICLASS else NULL)
+        self.spare.keep(entries, MAX_SPARE)
         return scalar
 
     def sensitivities(
@@ -1079,9 +1039,26 @@ cdef class Linear:
                 c.change[k] = self.choose_step(k, target, weight)
             self.totals[k, AGE] += weight
         visit_again(&self.plan, &self.walk, apply_plain if self.rule == SGD else apply_adaptive, c)
+        if self.hold.held != NULL:
+            self.hold_on(weight)
         for k in range(c.n_classes):
             if self.totals[k, CONTRACTION] < 1e-9 or self.totals[k, GRAVITY] > 1e3:
                 self.materialise(k)
+
+    cdef void hold_on(self, double weight) noexcept nogil:
+        cdef Hold* hold = &self.hold
+        cdef const double* gradient = self.c.gradient
+        cdef Py_ssize_t k
+        for k in range(self.c.n_classes):
+            hold.pace[k] = 0.0
+            if self.c.change[k] != 0.0:
+                hold.pace[k] = -hold.strength * self.c.change[k] / gradient[k]
+                hold.curvature[k] = curvature(self.answer.loss, self.margins.out[k], gradient[k])
+        hold.n_classes = self.c.n_classes
+        hold.weight = weight
+        visit_again(&self.plan, &self.walk, hold_on, hold)
+        if hold.every > 0 and self.clock[0] % hold.every == 0:
+            consolidate(hold[0], <size_t> self.plan.mask + 1, NULL, 0)
 
     cdef double choose_step(self, Py_ssize_t k, double target, double weight) noexcept nogil:
         cdef Update* c = &self.c
@@ -1138,7 +1115,7 @@ cdef class LinearModel:
     cdef const float[::1] weights
     cdef const double[:, ::1] limits
     cdef const uint8_t[::1] sighted
-    cdef list buffers  # not in use by any thread
+    cdef Entries spare
 
     def __init__(
         self, *, str head, str loss, int bits, bint constant, interactions,
@@ -1150,12 +1127,12 @@ cdef class LinearModel:
             limits.shape[1] != 2
             or sighted.shape[0] != n_classes
             or <size_t> weights.shape[0] != (<size_t> self.plan.mask + 1) * <size_t> n_classes
+            or (HEADS[head] != MULTICLASS and n_classes != 1)
         ):
             raise ValueError("weights, limits and sighted do not fit together")
         self.weights = weights
         self.limits = limits
         self.sighted = sighted
-        self.buffers = []
         self.answer.head = HEADS[head]
         self.answer.loss = LOSSES[loss]
         self.answer.n_classes = n_classes
@@ -1191,10 +1168,15 @@ cdef class LinearModel:
                     walk.indices = &indices[indptr[i]]
                     walk.values = &values[indptr[i]]
                     walk.namespaces = &namespaces[indptr[i]]
+                if i + AHEAD < n and indptr[i + AHEAD] < indptr[i + AHEAD + 1]:
+                    announce(
+                        &self.plan, &indices[indptr[i + AHEAD]], indptr[i + AHEAD + 1] - indptr[i + AHEAD],
+                        &self.weights[0], self.answer.n_classes,
+                    )
                 self.predict_row(&walk, margins.data(), &out[i, 0])
 
-    def run_one(self, row, double[::1] out):
-        """Predict one dict into `out`, shape (n_classes,).
+    def run_one(self, row):
+        """Predict one dict: a float of one output, or float64, shape (n_classes,), of a multiclass head.
 
         Raises
         ------
@@ -1202,59 +1184,25 @@ cdef class LinearModel:
             If a value of the row cannot be a feature.
         """
         cdef Walk walk
+        cdef Entries entries
         cdef vector[double] margins
-        cdef Buffer buffer = self.take_buffer()
-        try:
-            encode_into(row, buffer)
-            make_room(&self.plan, &walk, <Py_ssize_t> buffer.indices.size())
-            margins.resize(self.answer.n_classes)
-            if out.shape[0] != self.answer.n_classes:
-                raise ValueError(f"{self.answer.n_classes} predictions do not fit {out.shape[0]}")
+        cdef double[::1] view
+        cdef double margin, scalar
+        entries.take(self.spare)
+        encode_into(row, entries)
+        make_room(&self.plan, &walk, <Py_ssize_t> entries.size())
+        use(&walk, entries)
+        if self.answer.head != MULTICLASS:
+            self.predict_row(&walk, &margin, &scalar)
+            out = scalar
+        else:
+            out = np.zeros(self.answer.n_classes)
             if self.answer.n_classes:
-                self.use(&walk, buffer)
-                self.predict_row(&walk, margins.data(), &out[0])
-        finally:
-            if may_be_kept(buffer):
-                self.buffers.append(buffer)
-
-    def run_scalar(self, row):
-        """Predict one dict with a model of one output: a float.
-
-        Raises
-        ------
-        BadRecord
-            If a value of the row cannot be a feature.
-        """
-        cdef Walk walk
-        cdef double margin, out
-        cdef Buffer buffer = self.take_buffer()
-        try:
-            encode_into(row, buffer)
-            make_room(&self.plan, &walk, <Py_ssize_t> buffer.indices.size())
-            if self.answer.n_classes != 1:
-                raise ValueError(f"the model has {self.answer.n_classes} outputs")
-            self.use(&walk, buffer)
-            self.predict_row(&walk, &margin, &out)
-        finally:
-            if may_be_kept(buffer):
-                self.buffers.append(buffer)
+                margins.resize(self.answer.n_classes)
+                view = out
+                self.predict_row(&walk, margins.data(), &view[0])
+        self.spare.keep(entries, MAX_SPARE)
         return out
-
-    cdef Buffer take_buffer(self):
-        # One per call in flight, whatever thread it is in or however deep it was re-entered.
-        cdef Buffer buffer
-        try:
-            buffer = self.buffers.pop()
-        except IndexError:
-            return Buffer()
-        buffer.clear()
-        return buffer
-
-    cdef void use(self, Walk* walk, Buffer buffer) noexcept:
-        walk.indices = buffer.indices.data()
-        walk.values = buffer.values.data()
-        walk.namespaces = buffer.namespaces.data()
-        walk.length = <Py_ssize_t> buffer.indices.size()
 
     cdef void predict_row(self, Walk* walk, double* margins, double* out) noexcept nogil:
         cdef Margins m

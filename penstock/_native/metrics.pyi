@@ -75,3 +75,14 @@ def add_classified(
 def add_numbers(rows: NDArray[np.float64], sums: NDArray[np.float64], growth: float) -> None: ...
 def add_scores(rows: NDArray[np.float64], histogram: NDArray[np.float64]) -> None: ...
 def remember(rows: NDArray[np.float64], ring: NDArray[np.float64], n_before: int) -> None: ...
+def score_binary(
+    predictions: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    n_before: int,
+    ring: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    fading_sums: NDArray[np.float64],
+    growth: float,
+    histogram: NDArray[np.float64],
+) -> tuple[int, int, int]: ...

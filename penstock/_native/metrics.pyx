@@ -87,6 +87,25 @@ cdef inline bint is_weight(double weight) noexcept nogil:
     return weight >= 0.0 and weight - weight == 0.0
 
 
+cdef inline int unusable_binary(double p, double y, double weight) noexcept nogil:
+    if not is_probability(p):
+        return BAD_PREDICTION
+    if y != 0.0 and y != 1.0:
+        return BAD_LABEL
+    return USABLE if is_weight(weight) else BAD_WEIGHT
+
+
+cdef inline void summarise_one(double* row, double p, double y, double weight, double previous) noexcept nogil:
+    p = into_unit(p)
+    row[<int>LABEL] = y
+    row[<int>PREDICTED] = 1.0 if p >= 0.5 else 0.0
+    row[<int>LOGLOSS] = -clipped_log(p if y == 1.0 else 1.0 - p)
+    row[<int>BRIER] = (p - y) * (p - y)
+    row[<int>SCORE] = p
+    row[<int>WEIGHT] = weight
+    row[<int>PREVIOUS] = previous
+
+
 def summarise_binary(
     const double[::1] predictions,
     const double[::1] labels,
@@ -96,36 +115,19 @@ def summarise_binary(
 ):
     """Summarise events whose predictions are the probability of 1."""
     cdef Py_ssize_t i, n = labels.shape[0], kept = 0
-    cdef double p, y
-    cdef double* row
+    cdef int what
     if not n == predictions.shape[0] == weights.shape[0] <= rows.shape[0] or rows.shape[1] != CLASS_COLUMNS:
         raise ValueError("predictions, labels, weights and rows do not fit together")
     with nogil:
         for i in range(n):
-            p = predictions[i]
-            y = labels[i]
-            if not is_probability(p):
+            what = unusable_binary(predictions[i], labels[i], weights[i])
+            if what != USABLE:
                 with gil:
-                    return kept, i, BAD_PREDICTION
-            if y != 0.0 and y != 1.0:
-                with gil:
-                    return kept, i, BAD_LABEL
-            if not is_weight(weights[i]):
-                with gil:
-                    return kept, i, BAD_WEIGHT
-            if weights[i] == 0.0:
-                continue
-            p = into_unit(p)
-            row = &rows[kept, 0]
-            row[<int>LABEL] = y
-            row[<int>PREDICTED] = 1.0 if p >= 0.5 else 0.0
-            row[<int>LOGLOSS] = -clipped_log(p if y == 1.0 else 1.0 - p)
-            row[<int>BRIER] = (p - y) * (p - y)
-            row[<int>SCORE] = p
-            row[<int>WEIGHT] = weights[i]
-            row[<int>PREVIOUS] = previous
-            previous = y
-            kept += 1
+                    return kept, i, what
+            if weights[i] > 0.0:
+                summarise_one(&rows[kept, 0], predictions[i], labels[i], weights[i], previous)
+                previous = labels[i]
+                kept += 1
     return kept, -1, USABLE
 
 
@@ -256,59 +258,62 @@ cdef struct Head:  # the first sums over rows of classified events, in their ord
     double pairs_unchanged
 
 
+cdef inline void add_row(
+    const double* row, Head* head, double* sums, Py_ssize_t n_sums, double growth, bint top_label
+) noexcept nogil:
+    cdef Py_ssize_t j, bin_, n_classes = (n_sums - CLASSES) // 3
+    cdef double weight, label, predicted, score, correct, hit, factor
+    if rescaled(&head.scale, growth):
+        memcpy(sums, head, sizeof(Head))
+        factor = 1.0 / head.scale
+        for j in range(n_sums):
+            sums[j] *= factor
+        memcpy(head, sums, sizeof(Head))
+        head.scale = 1.0
+    # What did not happen adds a zero: jumping over it, as often as not, costs more.
+    weight = row[<int>WEIGHT] * head.scale
+    label = row[<int>LABEL]
+    predicted = row[<int>PREDICTED]
+    score = row[<int>SCORE]
+    correct = weight if predicted == label else 0.0
+    hit = correct if top_label else (weight if label == 1.0 else 0.0)
+    head.total += weight
+    head.correct += correct
+    head.logloss += weight * row[<int>LOGLOSS]
+    head.brier += weight * row[<int>BRIER]
+    head.score += weight * score
+    head.hits += hit
+    if row[<int>PREVIOUS] >= 0.0:
+        head.pairs += weight
+        head.pairs_correct += correct
+        head.pairs_unchanged += weight if row[<int>PREVIOUS] == label else 0.0
+    if 0.0 <= score <= 1.0:
+        bin_ = <Py_ssize_t>(score * CALIBRATION_BINS)
+        bin_ = CALIBRATION + 3 * (bin_ - (bin_ == CALIBRATION_BINS))
+        sums[bin_] += weight
+        sums[bin_ + 1] += weight * score
+        sums[bin_ + 2] += hit
+    if 0.0 <= label < n_classes:
+        sums[CLASSES + 3 * <Py_ssize_t>label] += weight
+        sums[CLASSES + 3 * <Py_ssize_t>label + 2] += correct
+    if 0.0 <= predicted < n_classes:
+        sums[CLASSES + 3 * <Py_ssize_t>predicted + 1] += weight
+
+
 def add_classified(const double[:, ::1] rows, double[::1] sums, double growth, bint top_label):
     """Add rows to sums, each row counting `growth` times as much as the one before it.
 
     `top_label` says whether a hit is that the predicted class was the label, or that the label is 1.
     """
-    cdef Py_ssize_t i, j, n = rows.shape[0], n_sums = sums.shape[0]
-    cdef Py_ssize_t n_classes = (n_sums - CLASSES) // 3, bin_
-    cdef const double* row
-    cdef double* sum_ = &sums[0]
-    cdef double weight, label, predicted, score, correct, hit, factor
+    cdef Py_ssize_t i, n_sums = sums.shape[0]
     cdef Head head  # in registers, where memory would make every addition wait for the last one
     if rows.shape[1] != CLASS_COLUMNS or n_sums < CLASSES:
         raise ValueError("rows or sums are not those of classified events")
     with nogil:
-        memcpy(&head, sum_, sizeof(Head))
-        for i in range(n):
-            row = &rows[i, 0]
-            if rescaled(&head.scale, growth):
-                memcpy(sum_, &head, sizeof(Head))
-                factor = 1.0 / head.scale
-                for j in range(n_sums):
-                    sum_[j] *= factor
-                memcpy(&head, sum_, sizeof(Head))
-                head.scale = 1.0
-            # What did not happen adds a zero: jumping over it, as often as not, costs more.
-            weight = row[<int>WEIGHT] * head.scale
-            label = row[<int>LABEL]
-            predicted = row[<int>PREDICTED]
-            score = row[<int>SCORE]
-            correct = weight if predicted == label else 0.0
-            hit = correct if top_label else (weight if label == 1.0 else 0.0)
-            head.total += weight
-            head.correct += correct
-            head.logloss += weight * row[<int>LOGLOSS]
-            head.brier += weight * row[<int>BRIER]
-            head.score += weight * score
-            head.hits += hit
-            if row[<int>PREVIOUS] >= 0.0:
-                head.pairs += weight
-                head.pairs_correct += correct
-                head.pairs_unchanged += weight if row[<int>PREVIOUS] == label else 0.0
-            if 0.0 <= score <= 1.0:
-                bin_ = <Py_ssize_t>(score * CALIBRATION_BINS)
-                bin_ = CALIBRATION + 3 * (bin_ - (bin_ == CALIBRATION_BINS))
-                sum_[bin_] += weight
-                sum_[bin_ + 1] += weight * score
-                sum_[bin_ + 2] += hit
-            if 0.0 <= label < n_classes:
-                sum_[CLASSES + 3 * <Py_ssize_t>label] += weight
-                sum_[CLASSES + 3 * <Py_ssize_t>label + 2] += correct
-            if 0.0 <= predicted < n_classes:
-                sum_[CLASSES + 3 * <Py_ssize_t>predicted + 1] += weight
-        memcpy(sum_, &head, sizeof(Head))
+        memcpy(&head, &sums[0], sizeof(Head))
+        for i in range(rows.shape[0]):
+            add_row(&rows[i, 0], &head, &sums[0], n_sums, growth, top_label)
+        memcpy(&sums[0], &head, sizeof(Head))
 
 
 def add_numbers(const double[:, ::1] rows, double[::1] sums, double growth):
@@ -380,3 +385,61 @@ def remember(const double[:, ::1] rows, double[:, ::1] ring, int64_t n_before):
             slot += 1
             if slot == size:
                 slot = 0
+
+
+def score_binary(
+    const double[::1] predictions,
+    const double[::1] labels,
+    const double[::1] weights,
+    int64_t n_before,
+    double[:, ::1] ring,
+    double[::1] sums,
+    double[::1] fading_sums,
+    double growth,
+    double[:, ::1] histogram,
+):
+    """Summarise events into a ring and add them to all sums, in one pass; return as a summary does.
+
+    That is `summarise_binary`, `remember`, `add_classified` (twice: without growth, and with it) and
+    `add_scores`. If an event cannot be used, nothing is written.
+    """
+    cdef Py_ssize_t i, n = labels.shape[0], n_sums = sums.shape[0], size = ring.shape[0], slot, kept = 0
+    cdef int what
+    cdef double previous = -1.0
+    cdef double* row
+    cdef Head head, fading
+    if not n == predictions.shape[0] == weights.shape[0]:
+        raise ValueError("predictions, labels and weights do not fit together")
+    if size < 1 or ring.shape[1] != CLASS_COLUMNS or n_before < 0:
+        raise ValueError("rows do not fit into the ring")
+    if n_sums < CLASSES or fading_sums.shape[0] != n_sums:
+        raise ValueError("the sums are not those of classified events")
+    if histogram.shape[0] != 2 or histogram.shape[1] != AUC_BINS:
+        raise ValueError("the histogram is not one of scores")
+    if n_before:
+        previous = ring[(n_before - 1) % size, <int>LABEL]
+    slot = n_before % size
+    with nogil:
+        for i in range(n):
+            what = unusable_binary(predictions[i], labels[i], weights[i])
+            if what != USABLE:
+                with gil:
+                    return 0, i, what
+        memcpy(&head, &sums[0], sizeof(Head))
+        memcpy(&fading, &fading_sums[0], sizeof(Head))
+        for i in range(n):
+            if weights[i] == 0.0:
+                continue
+            row = &ring[slot, 0]
+            summarise_one(row, predictions[i], labels[i], weights[i], previous)
+            add_row(row, &head, &sums[0], n_sums, 1.0, False)
+            add_row(row, &fading, &fading_sums[0], n_sums, growth, False)
+            histogram[1 if labels[i] == 1.0 else 0, auc_bin(row[<int>SCORE])] += weights[i]
+            previous = labels[i]
+            kept += 1
+            slot += 1
+            if slot == size:
+                slot = 0
+        memcpy(&sums[0], &head, sizeof(Head))
+        memcpy(&fading_sums[0], &fading, sizeof(Head))
+    return kept, -1, USABLE

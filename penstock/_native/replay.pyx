@@ -8,8 +8,17 @@ next_uint64, next_uint32, next_double, next_raw) is a documented interface; the 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport exp, floor, log, log1p
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memmove
 from libcpp.vector cimport vector
+
+cdef extern from *:
+    """
+    #define PREFETCH(address) __builtin_prefetch(address)
+    """
+    void PREFETCH(const void* address) noexcept nogil
+
+cdef enum:
+    AHEAD = 8  # rows that are fetched before they are copied: they lie all over the columns
 
 ctypedef struct bitgen_t:
     void *state
@@ -30,6 +39,47 @@ cdef inline double _random(bitgen_t *bits) noexcept nogil:
     return bits.next_double(bits.state)
 
 
+def lay_out(const int64_t[::1] indptr, const int64_t[::1] positions, int64_t[::1] out):
+    """Set `out` to the row pointers of the rows at `positions`, one after the other; return where they end.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    """
+    cdef Py_ssize_t i, n = positions.shape[0], rows = indptr.shape[0] - 1
+    cdef int64_t end = 0
+    if out.shape[0] != n + 1:
+        raise ValueError("positions and row pointers do not fit together")
+    out[0] = 0
+    for i in range(n):
+        if not 0 <= positions[i] < rows:
+            raise IndexError(f"position {positions[i]} is out of bounds: there are {rows} events")
+        end += indptr[positions[i] + 1] - indptr[positions[i]]
+        out[i + 1] = end
+    return end
+
+
+def locate(const int64_t[::1] sorted_numbers, const int64_t[::1] numbers, int64_t[::1] out):
+    """Set `out` to where each of `numbers` lies among ascending ones, all of which it has to be one of."""
+    cdef Py_ssize_t i, n = numbers.shape[0], length, half
+    cdef const int64_t *first
+    if out.shape[0] != n or (n and not sorted_numbers.shape[0]):
+        raise ValueError("nowhere to look, or no room")
+    with nogil:
+        for i in range(n):
+            first = &sorted_numbers[0]
+            length = sorted_numbers.shape[0]
+            while length > 1:  # without a jump that the processor could guess wrong
+                half = length // 2
+                first += half if first[half] <= numbers[i] else 0
+                length -= half
+            if first[0] != numbers[i]:
+                with gil:
+                    raise ValueError(f"{numbers[i]} is not among them")
+            out[i] = first - &sorted_numbers[0]
+
+
 def gather(
     const int64_t[::1] indptr,
     const uint32_t[::1] indices,
@@ -41,7 +91,10 @@ def gather(
     double[::1] out_values,
     uint32_t[::1] out_namespaces,
 ):
-    """Copy the rows at `positions`; `out_indptr` says where to, and has to be of their lengths."""
+    """Copy the rows at `positions`; `out_indptr` says where to, and has to be of their lengths.
+
+    Rows at ascending positions may be moved together within the same columns.
+    """
     cdef Py_ssize_t i, n = positions.shape[0], rows = indptr.shape[0] - 1
     cdef int64_t nnz = indices.shape[0], room = out_indices.shape[0]
     cdef int64_t at, start, length, to
@@ -53,6 +106,11 @@ def gather(
         raise ValueError("columns of different lengths")
     with nogil:
         for i in range(n):
+            if i + AHEAD < n and 0 <= positions[i + AHEAD] < rows:
+                start = indptr[positions[i + AHEAD]]
+                PREFETCH(&indices[0] + start)
+                PREFETCH(&values[0] + start)
+                PREFETCH(&namespaces[0] + start)
             at = positions[i]
             if not 0 <= at < rows:
                 fits = False
@@ -67,9 +125,9 @@ def gather(
                 fits = False
                 break
             if length:
-                memcpy(&out_indices[to], &indices[start], length * sizeof(uint32_t))
-                memcpy(&out_values[to], &values[start], length * sizeof(double))
-                memcpy(&out_namespaces[to], &namespaces[start], length * sizeof(uint32_t))
+                memmove(&out_indices[to], &indices[start], length * sizeof(uint32_t))
+                memmove(&out_values[to], &values[start], length * sizeof(double))
+                memmove(&out_namespaces[to], &namespaces[start], length * sizeof(uint32_t))
     if not fits:
         raise ValueError("no such rows, or no room for them")
 

@@ -489,6 +489,8 @@ def _checked_learner(learner: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"learner: expected a mapping with a kind, got {learner!r}")
     if kind == "sgd":
         parameters.setdefault("interactions", _CROSSES)
+        if parameters.get("consolidation") and parameters.get("consolidate_every") is None:
+            raise ConfigError("learner: give `consolidate_every`: a policy is not told of promotions")
     return kind, parameters
 
 

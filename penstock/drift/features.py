@@ -13,6 +13,7 @@ from scipy import special
 from penstock import events
 from penstock._native import inputs as native
 from penstock.drift.base import Change, Domain, Shift
+from penstock.drift.rounds import level_for
 from penstock.drift.sequential import require_count
 from penstock.drift.vocabulary import Column, Vocabulary
 from penstock.errors import ConfigError, StoreError
@@ -35,7 +36,7 @@ class Features:
     Continuous numbers by Kolmogorov and Smirnov's test, categories (and numbers of at most 20 values) by
     the likelihood-ratio test of their counts (G). As many features are tested at once, the false discovery
     rate among those named is controlled (Benjamini and Hochberg), at a level that follows from
-    `false_alarm_every`.
+    `false_alarm_every`, how many features there are and how much of the data two tests share.
 
     It takes three stretches of events: a quarter of `reference`, whose rows tell what features there are; the
     reference; and `window` events, before the first test. What is tested is chosen on events that are not
@@ -49,8 +50,8 @@ class Features:
     Parameters
     ----------
     false_alarm_every : int
-        Events for each false alarm, at least: independent events that do not change ring no more often,
-        however many features they have.
+        Events for each false alarm, on average over long streams, starting afresh after each: of independent
+        events that do not change, with features that do not depend on each other (with ones that do, more).
     reference, window, clock : int
         Larger windows see smaller changes, later.
     max_features : int
@@ -58,11 +59,11 @@ class Features:
 
     Notes
     -----
-    The level of one round of tests is clock / false_alarm_every. By the union bound over rounds, with the
-    false discovery rate (which is the chance of any alarm while nothing changes), that is what it takes.
-    Rounds overlap, and a reference that happens to be unlike the rest is replaced at its first alarm while
-    a good one stays, so the true run length is longer: 1.5 to 2.7 times. Dependent features are safe if they
-    go together; events that depend on each other are not.
+    The false discovery rate is the chance of any alarm while nothing changes. By the union bound over rounds
+    it would have to be clock / false_alarm_every; `penstock.drift.rounds.level_for` knows how much more it
+    can be. What comes before the first test is a part of the run: a `false_alarm_every` below about twice
+    that (here 3500 events) is reached roughly only, as no level of a round is above a half. Dependent
+    features are safe if they go together; events that depend on each other are not.
 
     An event costs some 50 ns for each feature that is watched, all tests included; the state has 8 bytes
     for each of them and event of the reference, and 2 for each of them and event of the window.
@@ -103,7 +104,7 @@ class Features:
         require_count("max_features", max_features, 1)
         if clock > false_alarm_every // 2:
             raise ConfigError(f"clock: expected at most half of false_alarm_every, got {clock}")
-        self.level: Final = clock / false_alarm_every
+        self._every = false_alarm_every
         self._n_reference, self._n_window, self._clock = reference, window, clock
         self._n_vocabulary = reference // 4
         self._max_features = max_features
@@ -210,6 +211,30 @@ class Features:
         native.encode(self._reference, self._grid, self._grid_starts, self._discrete, codes)
         self._before = np.empty(self._code_starts[-1], np.int64)
         native.count(codes, self._code_starts, self._before)
+        self._level = self._settled_level()
+
+    def _settled_level(self) -> float:
+        """Level of one round of tests, for the features that the reference shows to be worth testing."""
+        n_continuous, freedoms = 0, []
+        for start, stop, discrete in zip(
+            self._code_starts, self._code_starts[1:], self._discrete.tolist(), strict=False
+        ):
+            # In both windows together there will be about so many of each.
+            cells = self._before[start:stop] * (1.0 + self._n_window / self._n_reference)
+            if not discrete:
+                n_continuous += int((cells > 0.0).sum() > 1)
+            elif (cells > 0.0).sum() > 1:
+                freedoms.append(
+                    max(int((cells >= self._least).sum()) + int((cells < self._least).any()) - 1, 1)
+                )
+        first = self._n_vocabulary + self._n_reference + -(-self._n_window // self._clock) * self._clock
+        return level_for(
+            1.0 + (self._every - first) / self._clock,
+            n_continuous,
+            tuple(freedoms),
+            shared=self._n_window / (self._n_reference + self._n_window),
+            overlap=max(1.0 - self._clock / self._n_window, 0.0),
+        )
 
     def _test(self, index: int) -> Change | None:
         n_columns = len(self._columns)
@@ -228,13 +253,13 @@ class Features:
         )
         # What all events of both windows have alike cannot be tested, and costs the others nothing.
         tested = np.flatnonzero(np.where(discrete, freedom, statistics) > 0.0)
-        found = tested[rejected(p_values[tested], self.level)]
+        found = tested[rejected(p_values[tested], self._level)]
         if not len(found):
             return None
         return Change(
             index=index,
             statistic=float(p_values[found[0]]),
-            threshold=self.level,
+            threshold=self._level,
             width=self._n_window,
             shifts=tuple(self._shift(int(c), after, float(statistics[c]), float(p_values[c])) for c in found),
         )

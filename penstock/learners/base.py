@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from penstock.events import Batch, Row
 from penstock.state import State
 
-__all__ = ["Hastens", "Learner", "Model"]
+__all__ = ["Consolidates", "Hastens", "Learner", "Model"]
 
 
 @runtime_checkable
@@ -97,6 +97,23 @@ class Hastens(Protocol):
 
     def hasten(self, factor: float) -> None:
         """Learn faster from here on: as if only `factor`, in (0, 1], of the evidence had been seen.
+
+        Predictions are the same until the next event is learned.
+        """
+        ...
+
+
+@runtime_checkable
+class Consolidates(Protocol):
+    """A learner that can hold on to what it knew when a snapshot of it began to serve."""
+
+    @property
+    def consolidates(self) -> bool:
+        """Whether it waits to be told, as it was built."""
+        ...
+
+    def consolidate(self, model: Model) -> None:
+        """Hold on to `model`, a snapshot of this very learner: it was promoted, or serves again.
 
         Predictions are the same until the next event is learned.
         """

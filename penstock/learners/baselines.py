@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.baselines import average, repeats
+from penstock._native.baselines import average, of_ones, repeats
 from penstock.events import Batch, Row, Task, TaskKind
 from penstock.learners.labels import classes_in, learnable
 from penstock.state import State
@@ -212,12 +212,13 @@ class NoChange(_Baseline):
         )
         self._last = None if np.isnan(last) else last
 
+        if self._kind == "binary":
+            of_ones(before, share, _LEAST_SURE, before)
+            return before
         known = ~np.isnan(before)
         if self._kind == "regression":
             return np.where(known, before, 0.0)
         sure = np.maximum(share, _LEAST_SURE)
-        if self._kind == "binary":
-            return np.where(known, np.where(before > 0, sure, 1.0 - sure), 0.5)
         return self._shared(sure, before, known, labels, weights, n_classes)
 
     def _shared(

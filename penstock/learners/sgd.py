@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from penstock._native.linear import TOTALS, Linear, first_bad_label, stride_of
 from penstock.errors import BadRecord, ConfigError, DataError, StoreError
 from penstock.events import Batch, Row, Task
+from penstock.learners.base import Model
 from penstock.learners.sgd_model import (
     LOSSES,
     MAX_BITS,
@@ -43,9 +44,10 @@ _UNUSED: Final[Mapping[str, tuple[str, ...]]] = {
     "nag": ("ftrl_alpha", "ftrl_beta"),
     "adagrad": ("ftrl_alpha", "ftrl_beta"),
     "sgd": ("ftrl_alpha", "ftrl_beta", "half_life"),
-    "ftrl": ("learning_rate", "power_t", "initial_t", "invariant", "half_life"),
-    "coin": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "l1", "l2"),
+    "ftrl": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation"),
+    "coin": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation", "l1", "l2"),
 }
+_HELD: Final = 4  # floats beside each weight: see `penstock/_native/consolidation.hpp`
 
 
 class SGD:
@@ -97,6 +99,18 @@ class SGD:
         whose gradient steps are capped instead of solved in closed form.
     clip : bool
         Keep regression predictions in the range of labels seen so far (and 0), as VW does.
+    consolidation : float
+        Elastic weight consolidation, against forgetting: how much the events before the last anchor weigh
+        against one that comes now. Every weight that learns is pulled back to what it was then, as hard as
+        it mattered (the diagonal of the Fisher information); with 1, a weight on which the past and the
+        present disagree comes to rest halfway. "nag", "adagrad" and "sgd", without `l1` and `l2`; losses
+        logistic, squared and Poisson.
+    consolidate_every : int, optional
+        Anchor after every so many events learned. If not given, whenever `consolidate` is called: by a
+        pipeline, when a snapshot of this learner is promoted or serves again.
+    consolidation_memory : float, 0..1
+        Share of the importances so far that is left when those since the last anchor are added. With 1
+        the past weighs more with every anchor, and in the end nothing is learned any more.
 
     Raises
     ------
@@ -114,6 +128,8 @@ class SGD:
     Duchi, Hazan and Singer (2011), Adaptive subgradient methods, JMLR 12.
     McMahan et al. (2013), Ad click prediction: a view from the trenches, KDD.
     Orabona and Tommasi (2017), Training deep networks without learning rates through coin betting, NeurIPS.
+    Kirkpatrick et al. (2017), Overcoming catastrophic forgetting in neural networks, PNAS 114(13).
+    Schwarz et al. (2018), Progress and compress: a scalable framework for continual learning, ICML.
 
     Examples
     --------
@@ -127,6 +143,7 @@ class SGD:
     """
 
     reads_rows: ClassVar[bool] = False
+    releases_gil: ClassVar[bool] = True  # over a batch: several may progress at once, see `penstock.beside`
 
     def __init__(
         self,
@@ -150,6 +167,9 @@ class SGD:
         half_life: Annotated[float, Gt(0)] | None = None,
         multiclass: Reduction = "oaa",
         clip: bool = True,
+        consolidation: Annotated[float, Ge(0)] = 0.0,
+        consolidate_every: Annotated[int, Ge(1)] | None = None,
+        consolidation_memory: Annotated[float, Ge(0), Le(1)] = 0.9,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "task", "seed")}
         _check_parameters(given)
@@ -288,6 +308,31 @@ class SGD:
         else:
             self._table[:, :, 1] *= factor
 
+    @property
+    def consolidates(self) -> bool:
+        """Whether it waits to be told what to hold on to: see `consolidate`."""
+        return self._held is not None and self._parameters["consolidate_every"] is None
+
+    def consolidate(self, model: Model | None = None) -> None:
+        """Hold on to `model`, a snapshot of this learner; without one, to what is known now.
+
+        Raises
+        ------
+        ConfigError
+            If `consolidation` is 0, or the model is not of such a learner.
+        """
+        if self._held is None:
+            raise ConfigError("consolidation: is 0, so nothing can be held on to")
+        weights = (
+            (self.freeze() if model is None else model).weights
+            if isinstance(model, SGDModel | None)
+            else None
+        )
+        n_classes = 0 if weights is None else weights.size >> self._bits
+        if weights is None or weights.size != n_classes << self._bits or n_classes > self._n_classes:
+            raise ConfigError("consolidation: the model is no snapshot of this learner")
+        self._kernel.consolidate(weights.reshape(-1), n_classes)
+
     def freeze(self) -> SGDModel:
         """Return a model of what is known now, that later learning does not touch."""
         weights = np.empty((1 << self._bits, self._n_classes), np.float32)
@@ -310,9 +355,11 @@ class SGD:
         totals   float64 (K, 7)                        columns as in ``penstock._native.linear.TOTALS``
         sighted  uint8 (K,)                            whether the class has been seen
         events   int                                   learned so far
+        held     float32 (2**bits, K, 4)               see `penstock/_native/consolidation.hpp`, if it is on
         ======== ===================================== ===============================================
         """
         k = self._n_classes
+        held: State = {} if self._held is None else {"held": self._held[:, :k].copy()}
         return {
             "update": self._update,
             "loss": self._loss,
@@ -320,6 +367,7 @@ class SGD:
             "table": self._table[:, :k].copy(),
             "totals": self._totals[:k].copy(),
             "sighted": self._sighted[:k].copy(),
+            **held,
         }
 
     def restore(self, state: State) -> None:
@@ -348,7 +396,14 @@ class SGD:
             raise StoreError("sgd state: totals must be finite, and sighted 0 or 1")
         if not isinstance(events, int) or not 0 <= events < 1 << 63:
             raise StoreError(f"sgd state: events must be a count, got {events!r}")
+        held = None
+        if self._held is not None:
+            held = required_array(state, "held", np.float32, (1 << self._bits, k, _HELD), what="sgd state")
+            if not np.isfinite(held).all() or (held[:, :, 1:] < 0.0).any():
+                raise StoreError("sgd state: what is held must be finite, and all but the anchors >= 0")
         self._allocate(max(k, 1))
+        if self._held is not None and held is not None:
+            self._held[:, :k] = held
         self._table[:, :k] = weights
         self._totals[:k] = totals
         self._sighted[:k] = sighted
@@ -420,8 +475,10 @@ class SGD:
     def _grow(self, n_classes: int) -> None:
         capacity = self._table.shape[1]
         if n_classes > capacity:  # by doubling, so that few are copied often
-            table, totals, sighted = self._table, self._totals, self._sighted
+            table, totals, sighted, held = self._table, self._totals, self._sighted, self._held
             self._allocate(1 << (n_classes - 1).bit_length())
+            if self._held is not None and held is not None:
+                self._held[:, :capacity] = held
             self._table[:, :capacity] = table
             self._totals[:capacity] = totals
             self._sighted[:capacity] = sighted
@@ -429,10 +486,14 @@ class SGD:
 
     def _allocate(self, capacity: int) -> None:
         shape = (1 << self._bits, capacity, self._stride)
+        beside = (*shape[:2], _HELD if self._parameters["consolidation"] else 0)
+        self._held: NDArray[np.float32] | None = None
         try:
             self._table = _aligned_zeros(shape)
+            if beside[2]:
+                self._held = _aligned_zeros(beside)
         except MemoryError:
-            size = math.prod(shape) * 4 / 2**30
+            size = (math.prod(shape) + math.prod(beside)) * 4 / 2**30
             raise ConfigError(
                 f"bits={self._bits}: a table for {capacity} classes takes {size:.1f} GiB"
             ) from None
@@ -441,6 +502,13 @@ class SGD:
         self._totals = np.tile(self._empty_totals, (capacity, 1))
         self._sighted = np.zeros(capacity, np.uint8)
         self._kernel.attach(self._table.reshape(-1), self._totals, self._sighted, self._clock)
+        if self._held is not None:
+            self._kernel.attach_held(
+                self._held.reshape(-1),
+                self._parameters["consolidation"],
+                self._parameters["consolidation_memory"],
+                self._parameters["consolidate_every"] or 0,
+            )
 
 
 def _rebuild(task: Task, parameters: dict[str, Any], state: State) -> SGD:
@@ -561,6 +629,12 @@ def _check_combination(task: Task, loss: str, given: Mapping[str, Any]) -> None:
         unused["invariant"] = "'softmax'"
     if task.kind != "regression" or loss == "poisson":
         unused["clip"] = f"a {task.kind} task with loss {loss!r}"
+    if loss in ("hinge", "quantile"):  # they have no curvature, and so no Fisher information
+        unused["consolidation"] = f"loss {loss!r}"
+    if given["consolidation"]:
+        unused |= dict.fromkeys(("l1", "l2"), "consolidation, which draws weights elsewhere than to 0")
+    else:
+        unused |= dict.fromkeys(("consolidate_every", "consolidation_memory"), "consolidation 0")
     for name, where in unused.items():
         if given[name] != defaults[name].default:
             raise ConfigError(f"{name}: has no meaning with {where}, got {given[name]!r}")

@@ -118,7 +118,7 @@ class Held(ABC):
             self._n_offered += len(batch)
             return
         rows = as_json(batch.rows)
-        places = self._keep(batch, costs_of(np.diff(batch.features.indptr), rows))
+        places = self._keep(batch, costs_of(batch.features.indptr, rows))
         numbers = places + self._n_offered
         self._n_offered += len(batch)
         if len(places):
@@ -130,7 +130,7 @@ class Held(ABC):
         """Drop what is not held any more, if that is half of the store."""
         self._due = 2 * len(self) + _ROOM
         if len(self._store) >= self._due:
-            self._store = self._store.only(self._store.positions(np.sort(self._numbers())))
+            self._store.keep(self._store.positions(np.sort(self._numbers())))
 
     def sample(self, n: int) -> Batch | None:
         """Draw `n` different events (all there are, if fewer) in random order; None if there are none.
@@ -170,7 +170,7 @@ class Held(ABC):
         """Drop every event that was offered as one of the first `before`, and go on with the others."""
         numbers = self.arrivals()
         numbers = numbers[numbers >= before]
-        self._store = self._store.only(self._store.positions(numbers))
+        self._store.keep(self._store.positions(numbers))
         self._start_from(numbers)
 
     def state(self) -> State:

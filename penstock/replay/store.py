@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from penstock._native.replay import gather, lay_out, locate
 from penstock.errors import BadRecord
 from penstock.events import Batch, Features, NoRows, Row
 
@@ -49,6 +49,15 @@ class Column(Generic[_T]):
         self._data[self._length : length] = values
         self._length = length
 
+    def shorten(self, length: int) -> None:
+        """Keep the first `length` values."""
+        self._length = length
+
+    def keep(self, positions: NDArray[np.int64]) -> None:
+        """Keep the values at `positions`."""
+        self._data[: len(positions)] = self.values[positions]
+        self._length = len(positions)
+
 
 class Store:
     """Events in order of arrival; shares memory with no batch.
@@ -86,11 +95,19 @@ class Store:
 
     def costs(self) -> NDArray[np.int64]:
         """Bytes that each event takes."""
-        return costs_of(np.diff(self._ends.values), self._rows)
+        return costs_of(self._ends.values, self._rows)
 
     def positions(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the events with these numbers, all of them here, lie."""
-        return np.searchsorted(self.arrivals, arrivals).astype(np.int64)
+        """Where the events with these numbers lie.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not here.
+        """
+        found = np.empty(len(arrivals), np.int64)
+        locate(self.arrivals, arrivals, found)
+        return found
 
     def append(
         self,
@@ -124,37 +141,36 @@ class Store:
 
     def take(self, positions: NDArray[np.int64]) -> Batch:
         """Events at `positions`, copied, in that order."""
-        bare = self._bare().take(positions)
-        if self._rows is None and self._lines is None and self._ids is None:
-            return bare
         rows = _taken(self._rows, positions)
-        return replace(
-            bare,
-            rows=bare.rows if rows is None else orjson.loads(b"[" + b",".join(rows) + b"]"),
+        return Batch(
+            features=self._features().take(positions),
+            labels=self.labels[positions],
+            weights=self._weights.values[positions],
+            times=self._times.values[positions],
+            rows=NoRows(len(positions)) if rows is None else orjson.loads(b"[" + b",".join(rows) + b"]"),
             lines=_taken(self._lines, positions),
             ids=_taken(self._ids, positions),
         )
 
-    def only(self, positions: NDArray[np.int64]) -> Store:
-        """Return a store of the events at `positions`, which ascend."""
-        store = Store()
-        store.append(self._bare(), None, self.arrivals[positions], positions)
-        store._rows = _taken(self._rows, positions)
-        store._lines = _taken(self._lines, positions)
-        store._ids = _taken(self._ids, positions)
-        return store
+    def keep(self, positions: NDArray[np.int64]) -> None:
+        """Drop all events but those at `positions`, which ascend: they move together, in place."""
+        features = self._features()
+        ends = np.empty(len(positions) + 1, np.int64)
+        n_entries = lay_out(features.indptr, positions, ends)
+        entries = features.indices, features.values, features.namespaces
+        gather(features.indptr, *entries, positions, ends, *entries)
+        self._ends = Column(np.int64, ends)
+        for entry in (self._indices, self._values, self._namespaces):
+            entry.shorten(n_entries)
+        for column in (self._labels, self._weights, self._times, self._arrivals):
+            column.keep(positions)
+        self._rows = _taken(self._rows, positions)
+        self._lines = _taken(self._lines, positions)
+        self._ids = _taken(self._ids, positions)
 
-    def _bare(self) -> Batch:
-        """All events, without rows; shares memory with the store."""
-        return Batch(
-            features=Features(
-                self._ends.values, self._indices.values, self._values.values, self._namespaces.values
-            ),
-            labels=self._labels.values,
-            weights=self._weights.values,
-            times=self._times.values,
-            rows=NoRows(len(self)),
-        )
+    def _features(self) -> Features:
+        """Those of all events; shares memory with the store."""
+        return Features(self._ends.values, self._indices.values, self._values.values, self._namespaces.values)
 
 
 def _taken(column: Sequence[_V] | None, places: NDArray[np.int64]) -> list[_V] | None:
@@ -168,9 +184,9 @@ def _extended(column: list[Any] | None, values: Sequence[Any] | None) -> list[An
     return column
 
 
-def costs_of(n_features: NDArray[np.int64], rows: list[bytes] | None) -> NDArray[np.int64]:
-    """Bytes that events with so many features each, and these rows, take."""
-    costs = n_features * _COST_OF_FEATURE + _COST_OF_EVENT
+def costs_of(ends: NDArray[np.int64], rows: list[bytes] | None) -> NDArray[np.int64]:
+    """Bytes that events take whose features start and end there, with these rows."""
+    costs = (ends[1:] - ends[:-1]) * _COST_OF_FEATURE + _COST_OF_EVENT
     return costs if rows is None else costs + np.fromiter(map(len, rows), np.int64, len(rows))
 
 

@@ -14,7 +14,9 @@ from penstock.report.data import (
     Evidence,
     Mark,
     Promotion,
+    Remembered,
     Report,
+    Stratum,
     Trial,
 )
 from penstock.report.page import render, write
@@ -27,7 +29,9 @@ __all__ = [
     "Evidence",
     "Mark",
     "Promotion",
+    "Remembered",
     "Report",
+    "Stratum",
     "Trial",
     "render",
     "write",

@@ -14,7 +14,9 @@ __all__ = [
     "Kind",
     "Mark",
     "Promotion",
+    "Remembered",
     "Report",
+    "Stratum",
     "Trial",
     "Value",
 ]
@@ -99,6 +101,23 @@ class Trial(TypedDict):
     threshold: float
 
 
+class Stratum(TypedDict):
+    """A stretch of the stream: how well a learner predicted its anchors, from the end of it on."""
+
+    first: int
+    events: Sequence[int]
+    scores: Sequence[Value]
+
+
+class Remembered(TypedDict):
+    """What one learner knows of the past; see `penstock.anchors`. Every learner has the same strata."""
+
+    learner: str
+    backward_transfer: Value
+    average_forgetting: Value
+    strata: Sequence[Stratum]
+
+
 class Mark(TypedDict):
     """Something that is known to have happened in the data, such as an injected drift."""
 
@@ -129,3 +148,5 @@ class Report(TypedDict):
     marks: Sequence[Mark]
     window: NotRequired[int]
     """Events in the sliding window, if it is to be named."""
+    memory: NotRequired[Sequence[Remembered]]
+    """One for each learner, if there are anchors."""

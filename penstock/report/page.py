@@ -22,6 +22,7 @@ from penstock.report.charts import (
 )
 from penstock.report.data import Drift, Evidence, Promotion, Report, Trial
 from penstock.report.embedded import embedded
+from penstock.report.memory import WORDS, memory
 from penstock.report.parts import (
     HIDDEN,
     counted,
@@ -91,8 +92,9 @@ def render(report: Report) -> str:
             _race(view),
             _table(view),
             _gate(view),
+            memory(view),
             _timeline(view),
-            glossary(_WORDS),
+            glossary([*_WORDS, *(WORDS if report.get("memory") else ())]),
             footer(report["version"]),
         )
         if part

@@ -7,14 +7,13 @@ import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from annotated_types import Ge, Gt, MinLen
 
 from penstock import codecs
 from penstock.codecs import Codec, Fields, Format
 from penstock.codecs.fields import FeatureType
-from penstock.codecs.parquet import Parquet
 from penstock.errors import ConfigError, DataError
 from penstock.events import Task
 from penstock.sources.ahead import read_ahead
@@ -22,6 +21,9 @@ from penstock.sources.base import Chunk, Position
 from penstock.sources.inject import injected
 from penstock.sources.records import RecordFile
 from penstock.sources.streams import ByteStream
+
+if TYPE_CHECKING:
+    from penstock.codecs.parquet import Parquet  # imports pyarrow, which only a Parquet file is worth
 
 __all__ = ["FileSource"]
 
@@ -131,6 +133,7 @@ class FileSource:
         chosen = codecs.format_of(path) if format is None else format
         if delimiter is None and chosen == "csv" and codecs.suffix_of(path) == ".tsv":
             delimiter = "\t"
+        self._is_table = chosen == "parquet"
         self._codec: Codec | Parquet = codecs.build(
             chosen, roles, delimiter=delimiter, missing=missing, multiline=multiline, columns=columns
         )
@@ -155,10 +158,10 @@ class FileSource:
     def _chunks(self, position: Position | None, size: int) -> Iterator[Chunk]:
         place = self._begin(position)
         while True:
-            if isinstance(self._codec, Parquet):
-                yield from self._table_chunks(self._codec, place, size)
+            if self._is_table:
+                yield from self._table_chunks(cast("Parquet", self._codec), place, size)
             else:
-                yield from self._record_chunks(self._codec, place, size)
+                yield from self._record_chunks(cast("Codec", self._codec), place, size)
             following = self._file_after(place.file)
             if self._room(place, size) == 0:
                 return

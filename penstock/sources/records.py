@@ -14,7 +14,7 @@ from penstock.sources.streams import ByteStream
 
 __all__ = ["RecordFile"]
 
-_CHUNK_BYTES: Final = 16 << 20  # of records taken at once: rather fewer than asked for than a full memory
+_CHUNK_BYTES: Final = 4 << 20  # of records taken at once: rather fewer than asked for than a full cache
 
 
 class RecordFile:

@@ -238,6 +238,11 @@ def test_rewards_out_of_range_are_cut_and_counted_or_refused():
         ("regcb", {"learner": {"kind": "sgd", "update": "coin"}}, "learner: regcb needs an 'sgd'"),
         ("regcb", {"learner": {"kind": "river"}}, "learner: regcb needs an 'sgd'"),
         ("regcb", {"cost_type": "dr"}, "cost_type: regcb learns by 'dm' or 'mtr'"),
+        (
+            "squarecb",
+            {"learner": {"kind": "sgd", "consolidation": 1.0}},
+            "learner: give `consolidate_every`: a policy is not told of promotions",
+        ),
     ],
 )
 def test_configurations_that_make_no_sense(kind, parameters, message):

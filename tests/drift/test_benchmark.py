@@ -23,12 +23,10 @@ def test_a_change_of_the_variance_alone_is_seen():
 
 
 @pytest.mark.statistics
-def test_input_detectors_ring_falsely_no_more_often_than_was_asked_and_see_changes():
+def test_input_detectors_ring_falsely_as_often_as_was_asked_and_see_changes():
     table = benchmark.input_rows(5000, runs=20, streams=8)
     print(benchmark.inputs_markdown(table, 5000))
     for row in table:
-        low, _ = row.observed.interval()
-        assert low <= 2.2 * 5000, row
-        assert row.observed.mean >= 0.8 * 5000, row
+        assert 5000 / 2 <= row.observed.mean <= 5000 * 2, row
         for change in ("moved by 0.5 deviations", "shares", "all moved by 0.2"):
             assert row.delays[change][1] >= 0.8, (row.detector, change)

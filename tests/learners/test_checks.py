@@ -59,6 +59,7 @@ CASES = (
     ),
     Case("sgd", "sgd-adagrad", ALL, {"update": "adagrad", "half_life": 100.0}),
     Case("sgd", "sgd-plain", ALL, {"update": "sgd", "learning_rate": 0.1, "l1": 1e-6}),
+    Case("sgd", "sgd-consolidated", ALL, {"consolidation": 1.0, "consolidate_every": 30, "bits": 12}),
     Case("sgd", "sgd-ftrl", ALL, {"update": "ftrl", "l1": 0.01}),
     Case("sgd", "sgd-coin", ALL, {"update": "coin"}),
     Case("sgd", "sgd-softmax", (MULTICLASS,), {"multiclass": "softmax"}),

@@ -40,6 +40,21 @@ CONFIGURATIONS = {
     "ftrl regularised": {"update": "ftrl", "ftrl_alpha": 0.1, "ftrl_beta": 0.5, "l1": 0.3, "l2": 0.2},
     "coin": {"update": "coin"},
     "coin eager": {"update": "coin", "ftrl_alpha": 8.0, "ftrl_beta": 0.1},
+    "nag consolidated": {"consolidation": 2.0, "consolidate_every": 3},
+    "adagrad consolidated": {
+        "update": "adagrad",
+        "half_life": 5.0,
+        "consolidation": 0.5,
+        "consolidate_every": 2,
+        "consolidation_memory": 0.5,
+    },
+    "sgd consolidated": {
+        "update": "sgd",
+        "learning_rate": 0.1,
+        "consolidation": 1.0,
+        "consolidate_every": 1,
+        "consolidation_memory": 1.0,
+    },
 }
 TASKS = [
     ("binary", "logistic"),
@@ -50,6 +65,16 @@ TASKS = [
     ("regression", "poisson"),
 ]
 KINKED = ("hinge", "quantile")
+
+
+def losses_of(configurations, losses):
+    """Pairs that make sense: a loss without curvature has nothing to be consolidated by."""
+    return [
+        (name, *([loss] if isinstance(loss, str) else loss))
+        for name in configurations
+        for loss in losses
+        if "consolidated" not in name or not {*KINKED} & {loss, *loss}
+    ]
 
 
 # -------------------------------------------------------------- the twin
@@ -98,7 +123,10 @@ class Twin:
     def __init__(
         self, loss, update="nag", learning_rate=0.5, power_t=0.5, initial_t=0.0, l1=0.0, l2=0.0,
         invariant=True, ftrl_alpha=None, ftrl_beta=None, quantile_tau=0.5, half_life=None,
+        consolidation=0.0, consolidate_every=None, consolidation_memory=0.9, clock=0,
     ):  # fmt: skip
+        self.strength, self.every, self.memory = consolidation, consolidate_every, consolidation_memory
+        self.held = defaultdict(lambda: np.zeros(4, np.float32))  # anchor, importance, mean, touches
         self.loss, self.update, self.power_t, self.invariant = loss, update, power_t, invariant
         self.l1, self.l2, self.tau, self.half_life = l1, l2, quantile_tau, half_life
         self.alpha, self.beta = {"coin": (4.0, 1.0)}.get(update, (0.5, 1.0))
@@ -111,7 +139,7 @@ class Twin:
         self.slots = defaultdict(start.copy)
         self.touched = defaultdict(int)
         self.low, self.high = (-50.0, 50.0) if loss in ("logistic", "softmax", "poisson") else (0.0, 0.0)
-        self.c, self.gravity, self.clock = 1.0, 0.0, 0
+        self.c, self.gravity, self.clock = 1.0, 0.0, clock
 
     def clipped(self, margin):
         return min(max(margin, self.low), self.high)
@@ -185,6 +213,29 @@ class Twin:
             return
         self.descend(entries, y, weight, p, d, capped=derivative is not None)
         self.t += weight
+        if self.every and self.clock % self.every == 0:
+            self.consolidate()
+
+    def curvature(self, p, d):
+        if self.loss == "squared":
+            return 2.0
+        return math.exp(min(max(p, -44), 44)) if self.loss == "poisson" else abs(d) * (1 - abs(d))
+
+    def hold_on(self, slot, held, step, curvature, weight):
+        """The proximal step of strength/2 * importance * (w - anchor)^2, and the mean of importances."""
+        anchor, importance, mean, touches = held.tolist()
+        c = step * self.strength * importance
+        slot[0] = stored((float(slot[0]) + c * anchor) / (1 + c))
+        held[2] = stored(mean + weight / (touches + weight) * (curvature - mean))
+        held[3] = stored(touches + weight)
+
+    def consolidate(self):
+        for bucket, slot in self.slots.items():
+            held = self.held[bucket]
+            held[0] = slot[0]
+            if held[3] > 0:
+                held[1] = stored(self.memory * float(held[1]) + float(held[2]))
+                held[2:] = 0.0
 
     def descend(self, entries, y, weight, p, d, capped):
         g2 = weight * d * d
@@ -229,6 +280,12 @@ class Twin:
         for bucket, x in entries:
             s = self.slots[bucket]
             s[0] = stored(float(s[0]) + u * multiplier * rates[bucket] * x)
+        if self.strength:
+            for bucket, x in entries:
+                step = -u * multiplier * rates[bucket] / d
+                self.hold_on(
+                    self.slots[bucket], self.held[bucket], step, self.curvature(p, d) * x * x, weight
+                )
         if self.c < 1e-9 or self.gravity > 1e3:
             for s in self.slots.values():
                 s[0] = stored(self.effective(s))
@@ -348,6 +405,10 @@ def twin_of_one_output(batch, kind, loss, parameters, bits):
     return np.clip(expected, 0, 1) if kind == "binary" else expected
 
 
+def learned_by(twins):
+    return max((twin.clock for twin in twins.values()), default=0)
+
+
 def twin_of_many_outputs(batch, loss, parameters, bits):
     twins = {}
     expected = np.zeros((len(batch), int(batch.labels.max()) + 1))
@@ -359,7 +420,7 @@ def twin_of_many_outputs(batch, loss, parameters, bits):
             total = expected[i].sum()
             expected[i, list(twins)] = expected[i, list(twins)] / total if total else 1 / len(twins)
         if batch.weights[i]:
-            twins.setdefault(int(y), Twin(loss, **parameters))
+            twins.setdefault(int(y), Twin(loss, **parameters, clock=learned_by(twins)))
         for k, twin in twins.items():
             twin.learn(entries, float(k == y), batch.weights[i])
     return expected
@@ -377,8 +438,7 @@ def test_matches_the_twin(configuration, kind, loss, data):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
-@pytest.mark.parametrize(("kind", "loss"), TASKS)
+@pytest.mark.parametrize(("configuration", "kind", "loss"), losses_of(CONFIGURATIONS, TASKS))
 def test_matches_the_twin_on_a_stream(configuration, kind, loss):
     """Kinked losses only here: at a kink, which drawn events like to hit, rounding picks the side."""
     parameters = CONFIGURATIONS[configuration]
@@ -399,8 +459,9 @@ def test_one_against_all_is_one_binary_learner_a_class(configuration, data):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
-@pytest.mark.parametrize("loss", ["logistic", "squared", "hinge"])
+@pytest.mark.parametrize(
+    ("configuration", "loss"), losses_of(CONFIGURATIONS, ["logistic", "squared", "hinge"])
+)
 def test_one_against_all_on_a_stream(configuration, loss):
     parameters = CONFIGURATIONS[configuration]
     batch = simulated("multiclass", n=60, scales=0.5)
@@ -430,7 +491,7 @@ def test_softmax_matches_the_twin(configuration, data):
             expected[i, k] = p
         if weight == 0:
             continue
-        twins.setdefault(int(y), Twin("softmax", **parameters))
+        twins.setdefault(int(y), Twin("softmax", **parameters, clock=learned_by(twins)))
         if parameters.get("update") == "coin":
             fresh = {}
             for (
@@ -722,9 +783,8 @@ ANY_FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
 HOSTED = [
     *(
-        (kind, loss, {"loss": loss, **parameters})
-        for kind, loss in TASKS
-        for parameters in CONFIGURATIONS.values()
+        (kind, loss, {"loss": loss, **CONFIGURATIONS[name]})
+        for name, kind, loss in losses_of(CONFIGURATIONS, TASKS)
     ),
     *(("multiclass", "logistic", parameters) for parameters in CONFIGURATIONS.values()),
     *(
@@ -756,6 +816,9 @@ def test_predictions_stay_finite_whatever_comes(kind, loss, parameters, data):
     if "half_life" not in parameters:  # a time of last touch is not a float
         assert np.isfinite(state["table"]).all()
     assert np.isfinite(state["totals"]).all()
+    if "consolidation" in parameters:
+        assert np.isfinite(state["held"]).all()
+        assert (state["held"][:, :, 1:] >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -989,6 +1052,32 @@ REFUSED = [
     ("binary", {"update": "ftrl", "half_life": 5}, "half_life: has no meaning with update 'ftrl', got 5"),
     ("binary", {"update": "coin", "l1": 0.1}, "l1: has no meaning with update 'coin', got 0.1"),
     ("binary", {"update": "sgd", "half_life": 5}, "half_life: has no meaning with update 'sgd', got 5"),
+    ("binary", {"consolidation": -1}, "consolidation: expected a finite number >= 0, got -1"),
+    (
+        "binary",
+        {"consolidation": 1, "consolidation_memory": 1.5},
+        "consolidation_memory: expected a finite number >= 0 and <= 1, got 1.5",
+    ),
+    (
+        "binary",
+        {"consolidate_every": 100},
+        "consolidate_every: has no meaning with consolidation 0, got 100",
+    ),
+    (
+        "binary",
+        {"loss": "hinge", "consolidation": 1},
+        "consolidation: has no meaning with loss 'hinge', got 1",
+    ),
+    (
+        "regression",
+        {"update": "ftrl", "consolidation": 1},
+        "consolidation: has no meaning with update 'ftrl', got 1",
+    ),
+    (
+        "binary",
+        {"l2": 0.1, "consolidation": 1},
+        "l2: has no meaning with consolidation, which draws weights elsewhere than to 0, got 0.1",
+    ),
     ("binary", {"ftrl_alpha": 1.0}, "ftrl_alpha: has no meaning with update 'nag', got 1.0"),
     ("binary", {"clip": False}, "clip: has no meaning with a binary task with loss 'logistic', got False"),
     ("binary", {"interactions": "ab"}, "interactions: expected a list of lists of namespaces, got 'ab'"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock._native.baselines import average, repeats
+from penstock._native.baselines import average, of_ones, repeats
 
 EVENTS = st.lists(st.tuples(st.sampled_from([0.0, 1.0, 2.5, -1e9]), st.sampled_from([0.0, 0.1, 1.0, 3.0])))
 
@@ -51,9 +51,17 @@ def test_repeats(events, known):
     assert share.tolist() == shares
 
 
+def test_of_ones():
+    last, share, out = np.array([math.nan, 1.0, 0.0, 1.0]), np.array([0.5, 0.8, 0.7, 0.2]), np.zeros(4)
+    of_ones(last, share, 0.51, out)
+    assert out.tolist() == [0.5, 0.8, 1.0 - 0.7, 0.51]
+
+
 def test_columns_of_one_length():
     two, three = np.zeros(2), np.zeros(3)
     with pytest.raises(ValueError, match="differ in length"):
         average(two, three, 0.0, 0.0, two)
     with pytest.raises(ValueError, match="differ in length"):
         repeats(two, two, 0.0, 0, 0, two, three)
+    with pytest.raises(ValueError, match="differ in length"):
+        of_ones(two, three, 0.5, two)

@@ -375,6 +375,14 @@ class TestRows:
             encode({"k": loop})
         assert caught.value.path == "$.k" + "[0]" * 32
 
+    @pytest.mark.parametrize("n", [31, 32, 33, 64, 65, 200])
+    def test_long_rows(self, n):
+        row = {f"k{i}": (float(i + 1), f"c{i}", [i + 1, "x"], {"y": i + 1})[i % 4] for i in range(n)}
+        features, bad = encode_rows([row, {"user": row}, row])
+        assert bad == []
+        assert entries(features, 0) == entries(features, 2) == list(slow_row(row))
+        assert entries(features, 1) == list(slow_row({"user": row}))
+
     def test_empty(self):
         features, bad = encode_rows([])
         assert (len(features), bad, features.indptr.tolist()) == (0, [], [0])
@@ -447,6 +455,23 @@ class TestUserCode:
 
         row.update({"a": Hostile(action), "b": ["old"]})
         assert encode(row) == encode({"a": 1.0, "b": "new"})
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_may_replace_what_is_read_next(self, nested):
+        coming = {"c": "old" * 9, "d": "old" * 9}
+        row = {}
+
+        def action():
+            row["b"] = "new" * 9
+            coming.update(c="new" * 8, d="new" * 7)
+            batch.append({"e": 1})
+
+        row.update({"a": [Hostile(action)] if nested else Hostile(action), "b": "old" * 8})
+        batch = [row, coming]
+        features, bad = encode_rows(batch)
+        expected = [{"a": 1.0, "b": "new" * 9}, {"c": "new" * 8, "d": "new" * 7}, {"e": 1}]
+        assert bad == []
+        assert [entries(features, i) for i in range(3)] == [encode(row) for row in expected]
 
     def test_errors(self):
         def fail():

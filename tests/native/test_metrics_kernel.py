@@ -143,6 +143,49 @@ def test_sums(data, fading, top_label, cut):
     np.testing.assert_allclose(sums[1:] / sums[native.SCALE], slow[1:], rtol=1e-11, atol=1e-300)
 
 
+@settings(max_examples=100, deadline=None)
+@given(columns(1), st.integers(0, 40), st.integers(1, 30))
+def test_one_pass_does_what_the_single_steps_do(data, cut, size):
+    predictions, labels, weights = data[0][:, 0].copy(), (data[1] % 2).astype(float), data[2]
+    rows = summarised(native.summarise_binary, predictions, labels, weights, -1.0)
+    sums = np.zeros(native.CLASSES + 6)
+    sums[native.SCALE] = 1.0
+    steps = np.zeros((size, native.CLASS_COLUMNS)), sums, sums.copy(), np.zeros((2, native.AUC_BINS))
+    at_once = [column.copy() for column in steps]
+    native.remember(rows, steps[0], 0)
+    native.add_classified(rows, steps[1], 1.0, False)
+    native.add_classified(rows, steps[2], 1 / 0.9, False)
+    native.add_scores(rows, steps[3])
+    ring, cumulative, fading, histogram = at_once
+    n = 0
+    for part in (slice(None, cut), slice(cut, None)):
+        kept, at, what = native.score_binary(
+            predictions[part], labels[part], weights[part], n, ring, cumulative, fading, 1 / 0.9, histogram
+        )
+        assert (at, what) == (-1, native.USABLE)
+        n += kept
+    assert n == len(rows)
+    assert [column.tobytes() for column in at_once] == [column.tobytes() for column in steps]
+
+
+def test_one_pass_writes_nothing_if_an_event_cannot_be_used():
+    ring, histogram = np.zeros((3, native.CLASS_COLUMNS)), np.zeros((2, native.AUC_BINS))
+    sums, fading = np.zeros((2, native.CLASSES + 6))
+    ones = np.ones(3)
+    found = native.score_binary(ones, np.array([1.0, 0.5, 1.0]), ones, 0, ring, sums, fading, 1.0, histogram)
+    assert found == (0, 1, native.BAD_LABEL)
+    assert not any(column.any() for column in (ring, sums, fading, histogram))
+    for foreign in (
+        (ones[:2], ones, ones, 0, ring, sums, fading, 1.0, histogram),
+        (ones, ones, ones, 0, ring[:0], sums, fading, 1.0, histogram),
+        (ones, ones, ones, -1, ring, sums, fading, 1.0, histogram),
+        (ones, ones, ones, 0, ring, sums, fading[1:], 1.0, histogram),
+        (ones, ones, ones, 0, ring, sums, fading, 1.0, np.zeros((2, 7))),
+    ):
+        with pytest.raises(ValueError, match=r"fit|those of|one of"):
+            native.score_binary(*foreign)
+
+
 def test_a_fading_scale_stays_bounded():
     rows = np.zeros((200_000, native.CLASS_COLUMNS))
     rows[:, native.WEIGHT] = 1.0
