@@ -24,6 +24,7 @@ TOPIC_CONFIG: Final = {"cleanup.policy": "compact"}
 
 
 _log = logging.getLogger("penstock.kafka")
+_ASKED_S: Final = 2.0  # a broker for how a topic is set up, before it is believed
 _BROKER_WAITS_S: Final = 600  # for one version to be sent; longer, and the broker rolls it back
 _MEMORY_KB: Final = 16 << 10  # of what is sent and has not arrived yet, however large a snapshot is
 
@@ -131,12 +132,16 @@ class Publisher:
         return f"Publisher({str(self._store.path)!r}, {self._topic!r})"
 
     def _publish(self, poll_s: float, retry_s: float) -> None:
+        is_checked = False
         while self._fenced is None:
             last = self._stopped.is_set()
             if last and self._error is not None:
                 return  # who is asked to stop does not wait for a broker
             self._news.clear()
             try:
+                if not is_checked:
+                    topics.check(self._connection, self._topic, TOPIC_CONFIG, timeout_s=_ASKED_S)
+                    is_checked = True
                 self.run_once()
                 self._error = None
             except Exception as error:  # whatever it is, learning goes on

@@ -41,23 +41,20 @@ def ensure(
     n_partitions : int
         For a topic that is made. It gets the broker's own replication factor.
     config : mapping, optional
-        What the topic needs, and gets if it is made; see `check`.
+        For a topic that is made. One that is there may have another; see `check`.
 
     Raises
     ------
     ConfigError
-        If it is not there and may not be made, or is there and not so.
+        If it is not there and may not be made.
     ServiceError
         If the broker does not answer, or refuses to make it.
     """
     try:
-        found = describe(connection, [topic], timeout_s)[topic]
+        return describe(connection, [topic], timeout_s)[topic]
     except ConfigError as error:
         if not create:
             raise ConfigError(f"{error} (or set `create: true`)") from None
-    else:
-        check(connection, topic, config or {}, timeout_s=timeout_s)
-        return found
     if connection.bootstrap == EMBEDDED:  # it takes no requests of administrators
         embedded.create(topic)
         return describe(connection, [topic], timeout_s)[topic]
@@ -87,7 +84,7 @@ def ensure(
 
 
 def check(connection: Connection, topic: str, config: Mapping[str, str], *, timeout_s: float) -> None:
-    """Look whether a topic is as it has to be: ``{"cleanup.policy": "compact"}``, alone or among others.
+    """Look whether a topic, if it is there, is as it has to be: ``{"cleanup.policy": "compact"}``, say.
 
     A broker that does not say, because it is not for us to know, is believed.
 

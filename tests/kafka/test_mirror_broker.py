@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from penstock.errors import ConfigError, ServiceError
+from penstock.errors import ServiceError
+from penstock.kafka import topics
 from penstock.kafka.client import Connection
 from penstock.kafka.mirror import Follower
 from penstock.kafka.publisher import Publisher
@@ -93,11 +94,12 @@ def test_a_second_publisher_fences_the_first(kafka, new_topic, serve, tmp_path):
 def test_a_topic_that_forgets_is_refused(kafka, new_topic, serve):
     topic, connection = new_topic(cleanup_policy="delete"), Connection(bootstrap=kafka)
     serve(1)
-    with (
-        Publisher(serve.store, connection, topic) as publisher,
-        pytest.raises(ConfigError, match=r"has cleanup\.policy=delete, and it needs compact"),
-    ):
-        publisher.run_once()
+    with Publisher(serve.store, connection, topic) as publisher:
+        publisher.start()
+        eventually(
+            lambda: publisher.error == f"topic {topic!r} has cleanup.policy=delete, and it needs compact"
+        )
+    assert list(topics.read(connection, topic, {})) == []
 
 
 def test_what_is_compacted_away_is_not_missed(kafka, new_topic, serve, tmp_path):
