@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import models_json_schema
 
 from penstock import bandits, sources
 from penstock.bandit_engine import DEFAULT_MAX_WEIGHT, BanditRules, PolicySpec
 from penstock.bandits.estimators import ESTIMATORS
-from penstock.components import Registered
+from penstock.codecs.decisions import LogCodec
+from penstock.components import NestedError, Registered, parameters_of
 from penstock.config import (
     CheckpointSpec,
     Component,
@@ -37,14 +49,28 @@ from penstock.outputs_config import (
     MonitorSpec,
     check_topics,
 )
+from penstock.registry import resolve
 
 __all__ = ["BanditPipeline", "json_schema", "parse"]
 
 PolicyComponent = Annotated[Component, Registered(bandits.POLICIES, "policy")]
+ActionName = Annotated[str, Field(min_length=1)]
 EventSource = Annotated[Component, Registered(sources.SOURCES, "source")]
 
+LOG_FORMATS: Final[Mapping[str, str]] = {
+    "json": "penstock.codecs.decisions:DecisionJSON",
+    "dsjson": "penstock.codecs.dsjson:DSJSON",
+    "table": "penstock.codecs.decision_table:DecisionTable",
+}
 
-class Simulated(Strict):
+
+class _Finite(Strict):
+    """What no number in it may be: infinite, or none."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Simulated(_Finite):
     """Multiclass events as a bandit environment: the right class earns 1, and every reward is known."""
 
     kind: Literal["as_bandit"]
@@ -52,16 +78,43 @@ class Simulated(Strict):
     drift_at: Annotated[int, Ge(0)] | None = None
 
 
-class Log(Strict):
-    """Decisions that were made by something else, with their probabilities and rewards."""
+class Log(_Finite):
+    """Decisions that were made by something else, with their probabilities and rewards.
+
+    `options` are those of the format's codec.
+    """
 
     kind: Literal["log"]
     path: str
     format: Literal["json", "dsjson", "table"] = "json"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: Annotated[dict[str, Any], Field(validate_default=True)] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _fit_the_format(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "format" not in info.data:
+            return options  # what is wrong there is said already
+        codec = resolve(LOG_FORMATS[info.data["format"]], {}, what="format")
+        schema = parameters_of(codec, but="pipeline")
+        try:
+            schema.model_validate(options)
+        except ValidationError as error:
+            raise NestedError(error, schema) from error
+        try:
+            codec(**options)
+        except ConfigError as error:
+            raise ValueError(_placed(error, schema)) from error
+        return options
+
+    def codec(self, pipeline: str) -> LogCodec:
+        """Build what reads the log; decisions of a record that does not say are those of `pipeline`."""
+        codec: LogCodec = resolve(LOG_FORMATS[self.format], {}, what="format")(
+            pipeline=pipeline, **self.options
+        )
+        return codec
 
 
-class Followed(Strict):
+class Followed(_Finite):
     """Decisions and rewards as `Predictor.act` and `Predictor.reward` log them, in a directory."""
 
     kind: Literal["feedback"]
@@ -70,7 +123,7 @@ class Followed(Strict):
     poll_s: Annotated[float, Gt(0)] = 0.1
 
 
-class Topics(Strict):
+class Topics(_Finite):
     """Decisions and rewards in topics of Kafka; see `penstock.kafka.feedback.KafkaFeedback`."""
 
     kind: Literal["kafka"]
@@ -97,7 +150,7 @@ class Topics(Strict):
         return self
 
 
-class RewardRules(Strict):
+class RewardRules(_Finite):
     """How rewards are joined to decisions; see `penstock.joiner.Joiner`.
 
     With ``late: correct`` a reward that comes when its decision has been learned still reaches the policies
@@ -112,8 +165,12 @@ class RewardRules(Strict):
     late: Literal["correct", "count"] = "count"
 
 
-class BanditPipeline(Strict):
-    """One bandit pipeline: where decisions come from, which policies there are, how they are judged."""
+class BanditPipeline(_Finite):
+    """One bandit pipeline: where decisions come from, which policies there are, how they are judged.
+
+    `reward_range` is that of every policy that needs to know one. `actions` are what `Predictor.act` offers
+    where a request does not say, but for those that have retired.
+    """
 
     name: PipelineName = "pipeline"
     task: Literal["bandit"]
@@ -122,6 +179,7 @@ class BanditPipeline(Strict):
     estimators: tuple[str, ...] = ("dr", "ips", "snips")
     alpha: Annotated[float, Gt(0), Lt(1)] = 0.05
     reward_range: tuple[float, float] = (0.0, 1.0)
+    actions: Annotated[tuple[ActionName, ...], Field(min_length=1)] | None = None
     max_weight: Annotated[float, Ge(1)] | None = None
     rewards: RewardRules = RewardRules()
     retired: dict[str, AwareDatetime] = Field(default_factory=dict)
@@ -150,15 +208,36 @@ class BanditPipeline(Strict):
         for name in self.estimators:
             if name not in ESTIMATORS:
                 raise ValueError(f"`estimators` names {name!r}; known are {', '.join(ESTIMATORS)}")
+        if "replay" in self.estimators and self.max_weight is None and not isinstance(self.source, Simulated):
+            raise ValueError("`max_weight`: missing (replay accepts decisions in proportion to it)")
         for name in ("uniform", "logged", "best_fixed"):
             if name in self.policies:
                 raise ValueError(f"`policies.{name}`: this is the name of a baseline; choose another")
+        if self.actions is not None and len(set(self.actions)) < len(self.actions):
+            raise ValueError(f"`actions`: expected different actions, got {list(self.actions)}")
         if self.retired and isinstance(self.source, Simulated | Log):
             raise ValueError(f"`retired`: decisions of source {self.source.kind!r} have no time")
         if self.shadow.guards:
             raise ValueError("`shadow.guards`: policies are compared by their reward alone")
-        if not self.reward_range[0] < self.reward_range[1]:
-            raise ValueError(f"`reward_range`: expected the lower bound first, got {list(self.reward_range)}")
+        low, high = self.reward_range
+        if not (low < high and math.isfinite(high - low)):
+            raise ValueError(
+                f"`reward_range`: expected the lower bound first, both finite, got {[low, high]}"
+            )
+        default = self.rewards.default_reward
+        joins = isinstance(self.source, Followed | Topics)
+        if joins and default is not None and not low <= default <= high:
+            raise ValueError(
+                f"`rewards.default_reward`: expected one in the `reward_range` {[low, high]}, or null to "
+                f"drop decisions without a reward, got {default}"
+            )
+        for name, spec in self.policies.items():
+            try:
+                parameters = bandits.with_range(spec.kind, spec.parameters, self.reward_range)
+                bandits.build(spec.kind, seed=self.seed, **parameters)
+            except ConfigError as error:
+                schema = parameters_of(resolve(spec.kind, bandits.POLICIES, what="policy"))
+                raise ValueError(_placed(error, schema, f"policies.{name}")) from None
         check_topics(
             getattr(self.source, "bootstrap", None),
             {key: getattr(self.source, key, None) for key in ("decisions", "rewards")},
@@ -206,11 +285,12 @@ class BanditPipeline(Strict):
     def hash(self) -> str:
         """Hex SHA-256 of everything that the engine's state depends on.
 
-        Not of `retired`, which may grow between two runs: the state knows who has retired when.
+        Not of `retired`, which may grow between two runs: the state knows who has retired when. Nor of
+        `actions`, which only snapshots speak of.
         """
         given = self.model_dump(
             mode="json",
-            exclude={"source", "snapshots", "checkpoint", "retired", *OUTPUTS},
+            exclude={"source", "snapshots", "checkpoint", "actions", "retired", *OUTPUTS},
         )
         given["policies"] = list(given["policies"].items())
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
@@ -222,6 +302,15 @@ class BanditPipeline(Strict):
                 raise ConfigError(f"--learner {name}: the policies are {', '.join(self.policies)}")
         kept = {name: spec for name, spec in self.policies.items() if name in names}
         return self.model_copy(update={"policies": kept})
+
+
+def _placed(error: ConfigError, schema: type[BaseModel], path: str = "") -> str:
+    """Say where below `path` a mistake is that a constructor with the parameters of `schema` has found."""
+    text = str(error)
+    named = re.match(r"`?(\w+)`?: ", text)
+    if named is not None and named[1] in schema.model_fields:
+        return f"`{'.'.join(filter(None, (path, named[1])))}`: {text[named.end() :]}"
+    return f"`{path}`: {text}" if path else text
 
 
 def parse(given: Mapping[str, Any], *, where: str = "configuration") -> BanditPipeline:

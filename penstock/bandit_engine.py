@@ -1,7 +1,8 @@
 """The engine of bandit pipelines: policies learn from logged decisions, and the gate says which decides.
 
 As in `penstock.engine` the log is cut at every `tick` decisions counted from the first; between ticks, and
-only there, a policy may be promoted. No I/O, no clock, no unseeded chance.
+only there, a policy may be promoted; but where an arm retires, what serves is renewed at once. No I/O, no
+clock, no unseeded chance.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from penstock import bandits
 from penstock.bandits.base import Corrects, FrozenPolicy, Policy, Retires, exact
 from penstock.bandits.off_policy import Evaluation, PolicyReport
+from penstock.bandits.overlap import Overlap
 from penstock.bandits.reward_model import LearnedReward
 from penstock.bandits.uniform import Uniform
 from penstock.decisions import Logged, Offers
@@ -52,9 +54,9 @@ class BanditRules:
     shadow : ShadowRules
         Effects are on the scale of rewards divided by ``max_weight`` times their range.
     reward_range : two numbers
-        Lowest and highest reward there can be.
+        Lowest and highest reward there can be; every policy that needs a range has this one.
     max_weight : float
-        No logged action may have had a probability below 1 / max_weight, or the gate does not judge it.
+        No action may have had a logged probability below 1 / max_weight, or the gate does not judge it.
     estimators : sequence of str
         See `penstock.bandits.estimators`; chosen apart from how the policies learn.
     """
@@ -82,7 +84,8 @@ class _Lane:
     def __init__(self, name: str, rules: BanditRules) -> None:
         spec = rules.policies[name]
         self.kind = spec.kind
-        self.policy: Policy = bandits.build(spec.kind, seed=rules.seed, **spec.parameters)
+        parameters = bandits.with_range(spec.kind, spec.parameters, rules.reward_range)
+        self.policy: Policy = bandits.build(spec.kind, seed=rules.seed, **parameters)
         self.evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
         self.recent_loss = Fading()
 
@@ -111,6 +114,8 @@ class BanditEngine:
     reward scaled to [0, 1] and w the importance weight of a policy (its probability of the logged action
     over the logged one): an unbiased estimate of what it would have earned, bounded as long as no logged
     probability is below ``1 / max_weight``. If one is, trials and the watch are abandoned when the tick ends.
+    Decisions that say nothing about other actions are learned, and not compared on; see
+    `penstock.bandits.overlap.Overlap`.
 
     Parameters
     ----------
@@ -131,7 +136,7 @@ class BanditEngine:
         self._baseline = Uniform()
         self._baseline_evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
         self._model = LearnedReward(reward_range=rules.reward_range, seed=rules.seed)
-        self._improbable = False  # whether a decision of this tick was too improbable for the gate's bound
+        self._overlap = Overlap(rules.max_weight)
         self.shadow = Shadow(
             rules.shadow, serving=next(iter(rules.policies)), load=bandits.load_policy, baseline="chance"
         )
@@ -165,7 +170,10 @@ class BanditEngine:
         start = 0
         while start < len(logged):
             stop = min(len(logged), start + self.rules.tick - self.n_events % self.rules.tick)
-            self._learn(logged.slice(start, stop))
+            try:
+                self._learn(logged.slice(start, stop))
+            except BadRecord as error:
+                raise _behind(start, error) from None
             if self.n_events % self.rules.tick == 0:
                 notices += self._end_tick()
             start = stop
@@ -200,48 +208,94 @@ class BanditEngine:
                 corrected += 1
         return corrected == len(self._lanes)
 
-    def retire(self, arm: str) -> None:
-        """Make every policy that keeps a table of arms forget one; the others know no arm by its name."""
+    @property
+    def retired(self) -> frozenset[str]:
+        """Arms that have retired."""
+        return self._overlap.retired
+
+    def retire(self, arms: Sequence[str]) -> list[Notice]:
+        """Make every policy that keeps a table of arms forget some; the others know no arm by its name.
+
+        What was frozen before would still take them: candidates are dropped, there is no way back, and what
+        serves is renewed at once.
+        """
         for lane in self._lanes.values():
             if isinstance(lane.policy, Retires):
-                lane.policy.retire(arm)
+                for arm in arms:
+                    lane.policy.retire(arm)
+        overlap = self._overlap
+        overlap.retired |= frozenset(arms)
+        overlap.missing -= overlap.retired
+        gone = f"{', '.join(arms)} {'has' if len(arms) == 1 else 'have'} retired"
+        self.shadow.unwatch()
+        notices = self.shadow.abandon(self.n_events, f"was frozen before {gone}")
+        serving = self._lanes[self.shadow.serving]
+        if isinstance(serving.policy, Retires):
+            notices += self.shadow.renew(self.n_events, serving.contender(), gone)
+        return notices
 
     def _learn(self, logged: Logged) -> None:
+        compared = self._overlap.comparable(logged) & (logged.weights > 0.0)
         predictions = self._model.progress(logged)
         losses: dict[str, NDArray[np.float64]] = {}
         for name, lane in self._lanes.items():
             pmf = lane.policy.progress(logged)
             lane.evaluation.update(logged, pmf, predictions)
-            losses[name] = self._losses(pmf, logged)
+            losses[name] = self._losses(pmf, logged)[compared]
             lane.recent_loss.update(losses[name])
         pmf = self._baseline.probabilities(logged.offers)
         self._baseline_evaluation.update(logged, pmf, predictions)
         self.shadow.observe(
             losses,
             dict.fromkeys(self._lanes, 0),
-            self._losses(pmf, logged),
-            lambda policy: self._losses(policy.probabilities(logged.offers), logged),
+            self._losses(pmf, logged)[compared],
+            lambda policy: self._losses(policy.probabilities(logged.offers), logged)[compared],
         )
         self.n_events += len(logged)
-        self._improbable |= bool((logged.propensities * self.rules.max_weight < 1.0).any())
 
     def _end_tick(self) -> list[Notice]:
-        notices: list[Notice] = []
-        if self._improbable:
-            self._improbable = False
-            self.shadow.unwatch()
-            notices = self.shadow.abandon(
-                self.n_events, f"was compared on a probability below 1 / max_weight {self.rules.max_weight}"
-            )
+        notices = self._look_at_overlap()
         contenders = {name: lane.contender() for name, lane in self._lanes.items()}
         return notices + self.shadow.end_tick(self.n_events, contenders)
 
+    def _look_at_overlap(self) -> list[Notice]:
+        """Void what was compared beyond the bound, and say so where nothing can be compared at all."""
+        overlap, max_weight = self._overlap, self.rules.max_weight
+        missing = self._baseline_evaluation.never_taken(overlap.hopeless) - overlap.retired
+        void = ""
+        if overlap.is_broken:
+            void = f"was compared on a probability below 1 / max_weight {max_weight}"
+        elif news := missing - overlap.missing:
+            void = f"was compared on a log that never takes {min(news)!r}"
+        notices: list[Notice] = []
+        if void:
+            self.shadow.unwatch()
+            notices = self.shadow.abandon(self.n_events, void, wait=True)
+        left_out_all = overlap.n_left_out >= self.rules.tick
+        if left_out_all and not overlap.is_told:
+            reason = "every decision was made with probability 1"
+            if overlap.missing:
+                reason = f"the log never takes {min(overlap.missing)!r}"
+            notices.append(
+                Notice(
+                    what="withheld",
+                    event=self.n_events,
+                    learner=self.shadow.serving,
+                    how="replace",
+                    text=f"no policy can be compared with what serves: {reason}",
+                )
+            )
+        overlap.end_tick(missing, is_told=left_out_all)
+        return notices
+
     def _losses(self, pmf: NDArray[np.float64], logged: Logged) -> NDArray[np.float64]:
-        """Return 1 - w r / max_weight of each decision that counts, in [0, 1]."""
+        """Return 1 - w r / max_weight of each decision, in [0, 1]."""
         low, high = self.rules.reward_range
         weights = np.minimum(pmf[logged.entries] / logged.propensities, self.rules.max_weight)
-        losses = 1.0 - weights * (logged.rewards - low) / ((high - low) * self.rules.max_weight)
-        return np.ascontiguousarray(losses[logged.weights > 0.0])
+        losses: NDArray[np.float64] = 1.0 - weights * (logged.rewards - low) / (
+            (high - low) * self.rules.max_weight
+        )
+        return losses
 
     @property
     def policies(self) -> dict[str, Policy]:
@@ -257,7 +311,8 @@ class BanditEngine:
         """Everything it knows: policies, estimates, the model of rewards, and the gate."""
         state: State = {
             "n_events": self.n_events,
-            "improbable": self._improbable,
+            "improbable": self._overlap.is_broken,
+            **prefixed(self._overlap.state(), "overlap"),
             **prefixed(self._baseline_evaluation.state(), "baseline"),
             **prefixed(self._model.state(), "model"),
             **prefixed(self.shadow.state(), "shadow"),
@@ -269,7 +324,8 @@ class BanditEngine:
     def restore(self, state: State) -> None:
         """Become what `state` was taken from: an engine of the same rules."""
         self.n_events = int(state["n_events"])  # type: ignore[arg-type]
-        self._improbable = bool(state["improbable"])
+        self._overlap.restore(section(state, "overlap"))
+        self._overlap.is_broken = bool(state["improbable"])
         self._baseline_evaluation.restore(section(state, "baseline"))
         self._model.restore(section(state, "model"))
         self.shadow.restore(section(state, "shadow"))
@@ -284,3 +340,8 @@ class BanditEngine:
 def _policy(frozen: object) -> FrozenPolicy:
     assert isinstance(frozen, FrozenPolicy)
     return frozen
+
+
+def _behind(start: int, error: BadRecord) -> BadRecord:
+    """Count events from the first that came in, not from the first of the tick."""
+    return error.placed(lambda i: f"events[{start + i}]")

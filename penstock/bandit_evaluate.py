@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +18,20 @@ from penstock import bandits, sources
 from penstock.bandit_config import BanditPipeline, Followed, Log, Simulated, Topics
 from penstock.bandits.base import Retires
 from penstock.bandits.environment import Environment, as_bandit, simulate
-from penstock.bandits.off_policy import Report, evaluate_policies
-from penstock.codecs.decision_table import DecisionTable
-from penstock.codecs.decisions import DecisionJSON, LogCodec
-from penstock.codecs.dsjson import DSJSON
+from penstock.bandits.off_policy import PolicyReport, Report, evaluate_policies
+from penstock.codecs.base import Where
+from penstock.dead_letters import DeadLetters
 from penstock.decisions import Logged
-from penstock.errors import ConfigError, DataError
+from penstock.errors import BadRecord, ConfigError, DataError
 from penstock.events import Batch, Task
 from penstock.joiner import Joined
-from penstock.logs import to_logged
+from penstock.logs import place_of, to_logged
+from penstock.outputs_config import DeadLetterSpec
 from penstock.report import Mark
 from penstock.report import bandit_data as shown
 from penstock.report.data import Curve
 from penstock.retirement import Retirements
+from penstock.sources import Rejected
 from penstock.sources.decision_log import read_log
 from penstock.sources.feedback import FeedbackSource
 from penstock.state import State, digest, prefixed
@@ -38,6 +39,7 @@ from penstock.state import State, digest, prefixed
 __all__ = ["BanditEvaluation", "evaluate"]
 
 _UNIFORM: Final = "uniform"
+_MAX_REASONS: Final = 10  # of bad records that are printed; the rest are counted
 
 _POINTS: Final = 200  # of a curve
 _STRETCHES: Final = 60  # of the shares of actions
@@ -60,6 +62,8 @@ class BanditEvaluation:
         Chance, and in simulation the one action that would have been best for all events.
     reasons : mapping of name to str
         Why there is no estimate of a policy's value on this log.
+    no_interval : mapping of name to mapping of estimator to str
+        Why an estimate has no interval.
     pipeline : BanditPipeline
         What was evaluated.
     simulated, log : optional
@@ -73,6 +77,7 @@ class BanditEvaluation:
     policies: Mapping[str, Mapping[str, float]]
     baselines: Mapping[str, Mapping[str, float]]
     reasons: Mapping[str, str]
+    no_interval: Mapping[str, Mapping[str, str]]
     pipeline: BanditPipeline
     simulated: shown.Simulated | None = None
     log: shown.LogFindings | None = None
@@ -87,6 +92,7 @@ class BanditEvaluation:
             "learners": dict(self.policies),
             "baselines": dict(self.baselines),
             "reasons": dict(self.reasons),
+            "no_interval": {name: dict(reasons) for name, reasons in self.no_interval.items()},
             "drifts": [],
             "promotions": [],
         }
@@ -118,15 +124,32 @@ class BanditEvaluation:
         rows = {**self.policies, **self.baselines}
         names = list(dict.fromkeys(name for scores in rows.values() for name in scores))
         width = max(len(name) for name in rows) + 2
-        yield " " * width + "".join(f"{name:>15}" for name in names)
+        widths = {name: max(15, len(name) + 2) for name in names}
+        yield " " * width + "".join(f"{name:>{widths[name]}}" for name in names)
         for policy, scores in rows.items():
             if policy == next(iter(self.baselines)):
-                yield "-" * (width + 15 * len(names))
-            cells = "".join(f"{scores[n]:>15.4f}" if n in scores else f"{'-':>15}" for n in names)
+                yield "-" * (width + sum(widths.values()))
+            cells = "".join(
+                f"{scores[n]:>{widths[n]}.4f}" if n in scores else f"{'-':>{widths[n]}}" for n in names
+            )
             yield f"{policy:<{width}}{cells}  {self.reasons.get(policy, '')}".rstrip()
+        yield from self._without_interval()
+
+    def _without_interval(self) -> Iterator[str]:
+        """Lines that say which estimates have no interval, and why."""
+        shared: dict[str, dict[str, list[str]]] = {}
+        for policy, reasons in self.no_interval.items():
+            for estimator, reason in reasons.items():
+                shared.setdefault(reason, {}).setdefault(estimator, []).append(policy)
+        for reason, estimators in shared.items():
+            policies = list(dict.fromkeys(policy for names in estimators.values() for policy in names))
+            whose = "" if len(policies) == len(self.no_interval) else f" of {', '.join(policies)}"
+            yield f"no interval for {', '.join(estimators)}{whose}: {reason}"
 
 
-def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEvaluation:
+def evaluate(
+    pipeline: BanditPipeline, *, limit: int | None = None, out: TextIO | None = None
+) -> BanditEvaluation:
     """Run every policy of a bandit pipeline, each on its own, and chance beside them.
 
     Parameters
@@ -134,29 +157,40 @@ def evaluate(pipeline: BanditPipeline, *, limit: int | None = None) -> BanditEva
     pipeline : BanditPipeline
     limit : int, optional
         Stop after so many events.
+    out : text stream, optional
+        Where it is said why the first few bad records are left out; None: nowhere.
 
     Raises
     ------
     DataError
-        If the source cannot be used, or holds no decision.
+        If the source cannot be used, or too many of its records, or holds no decision.
+    BadRecord
+        If a reward is outside of its range; names the record.
     """
     if isinstance(pipeline.source, Topics):
         raise ConfigError("`source.kind`: topics are for the daemon; a log of decisions can be evaluated")
     started = time.perf_counter()
     policies = {
-        name: bandits.build(spec.kind, seed=pipeline.seed, **spec.parameters)
+        name: bandits.build(
+            spec.kind,
+            seed=pipeline.seed,
+            **bandits.with_range(spec.kind, spec.parameters, pipeline.reward_range),
+        )
         for name, spec in pipeline.policies.items()
     }
     source: Simulated | Log | Followed = pipeline.source
+    left_out = _LeftOut(pipeline.dead_letters, out)
     if isinstance(source, Simulated):
-        found = _simulated(pipeline, source, policies, limit)
+        found = _simulated(pipeline, source, policies, limit, left_out)
     else:
-        found = _on_log(pipeline, source, policies, limit)
+        found = _on_log(pipeline, source, policies, limit, left_out)
     state: State = {}
     for name, policy in policies.items():
         state |= prefixed(policy.state(), name)
     seconds = time.perf_counter() - started
-    return BanditEvaluation(**found, pipeline=pipeline, digest=digest(state), seconds=seconds)
+    return BanditEvaluation(
+        **found, rejected=left_out.n, pipeline=pipeline, digest=digest(state), seconds=seconds
+    )
 
 
 def _describe(source: Simulated | Log | Followed | Topics) -> str:
@@ -171,9 +205,13 @@ def _describe(source: Simulated | Log | Followed | Topics) -> str:
 
 
 def _simulated(
-    pipeline: BanditPipeline, source: Simulated, policies: Mapping[str, bandits.Policy], limit: int | None
+    pipeline: BanditPipeline,
+    source: Simulated,
+    policies: Mapping[str, bandits.Policy],
+    limit: int | None,
+    left_out: _LeftOut,
 ) -> dict[str, Any]:
-    environment, rejected = _environment(pipeline, source, limit)
+    environment = _environment(pipeline, source, limit, left_out)
     n = len(environment)
     late = max(1, n // 10)
     scores: dict[str, dict[str, float]] = {}
@@ -203,10 +241,10 @@ def _simulated(
     del chosen[_UNIFORM]
     return {
         "events": n,
-        "rejected": rejected,
         "policies": scores,
         "baselines": baselines,
         "reasons": {},
+        "no_interval": {},
         "simulated": {
             "events": _points(n, _POINTS).tolist(),
             "curves": curves,
@@ -252,23 +290,24 @@ def _shares(chosen: Mapping[str, NDArray[np.int64]], environment: Environment) -
     }
 
 
-def _environment(pipeline: BanditPipeline, source: Simulated, limit: int | None) -> tuple[Environment, int]:
+def _environment(
+    pipeline: BanditPipeline, source: Simulated, limit: int | None, left_out: _LeftOut
+) -> Environment:
     events = sources.build(source.of.kind, Task("multiclass"), **source.of.parameters)
     parts: list[Batch] = []
-    rejected = n = 0
+    n = 0
     for chunk in events.chunks(None, 4096):
         parts.append(chunk.batch)
-        rejected += len(chunk.rejected)
+        left_out.take(chunk.rejected, len(chunk.batch))
         n += len(chunk.batch)
         if limit is not None and n >= limit:
             break
     if not n:
-        raise DataError("no event could be used to make an environment of")
+        raise DataError(f"no event could be used to make an environment of{left_out.summary}")
     batch = Batch.concat(parts)
     if limit is not None:
         batch = batch.slice(0, min(limit, n))
-    environment = as_bandit(batch, drift_at=source.drift_at, pipeline=pipeline.name, seed=pipeline.seed)
-    return environment, rejected
+    return as_bandit(batch, drift_at=source.drift_at, pipeline=pipeline.name, seed=pipeline.seed)
 
 
 def _on_log(
@@ -276,18 +315,20 @@ def _on_log(
     source: Log | Followed,
     policies: Mapping[str, bandits.Policy],
     limit: int | None,
+    left_out: _LeftOut,
 ) -> dict[str, Any]:
-    rejected = 0
     seen = _Seen()
+    where: Where = str
 
     def log() -> Iterator[Logged]:
-        nonlocal rejected
+        nonlocal where
         room = math.inf if limit is None else limit
         read = (
-            _joined(pipeline, source, policies) if isinstance(source, Followed) else _read(pipeline, source)
+            _joined(pipeline, source, policies, left_out)
+            if isinstance(source, Followed)
+            else _read(pipeline, source, left_out)
         )
-        for logged, n_bad in read:
-            rejected += n_bad
+        for logged, where in read:  # noqa: B007  (of what is judged now, should it be bad)
             taken = logged if len(logged) <= room else logged.slice(0, int(room))
             seen.update(taken)
             yield taken
@@ -295,23 +336,28 @@ def _on_log(
             if room <= 0:
                 return
 
-    report = evaluate_policies(
-        log(),
-        {**policies, _UNIFORM: bandits.build(_UNIFORM).freeze()},
-        estimators=pipeline.estimators,
-        alpha=pipeline.alpha,
-        reward_range=pipeline.reward_range,
-        max_weight=pipeline.max_weight,
-    )
+    try:
+        report = evaluate_policies(
+            log(),
+            {**policies, _UNIFORM: bandits.build(_UNIFORM).freeze()},
+            estimators=pipeline.estimators,
+            alpha=pipeline.alpha,
+            reward_range=pipeline.reward_range,
+            max_weight=pipeline.max_weight,
+        )
+    except BadRecord as error:
+        raise error.placed(where) from None
     if not report.n_events:
-        raise DataError(f"{source.path}: no decision could be used, {rejected:,} records are bad")
+        raise DataError(f"{source.path}: no decision could be used{left_out.summary}")
     scores = {name: _estimates(report, name) for name in report.policies}
     return {
         "events": report.n_events,
-        "rejected": rejected,
         "policies": {name: scores[name] for name in policies},
         "baselines": {"logged": {"reward": report.mean_reward}, _UNIFORM: scores[_UNIFORM]},
         "reasons": {name: p.support.reason for name, p in report.policies.items() if p.support.reason},
+        "no_interval": {
+            name: reasons for name, p in report.policies.items() if (reasons := _without_interval(p))
+        },
         "log": {
             "primary": pipeline.estimators[0] if pipeline.estimators else "",
             "estimates": list(_estimated(report)),
@@ -320,6 +366,42 @@ def _on_log(
             **seen.as_shown(),
         },
     }
+
+
+def _without_interval(policy: PolicyReport) -> dict[str, str]:
+    """Return the estimators that have a value and no interval, and why."""
+    return {
+        name: estimate.interval.reason
+        for name, estimate in policy.estimates.items()
+        if estimate.interval.reason and not math.isnan(estimate.value)
+    }
+
+
+class _LeftOut:
+    """Bad records: counted, said why of the first few, and too many of them an error, as for learners."""
+
+    def __init__(self, rules: DeadLetterSpec, out: TextIO | None) -> None:
+        # Counted, not written: the file belongs to the daemon.
+        self._letters = DeadLetters(max_rate=rules.max_bad_rate, min_bad=rules.min_bad)
+        self._out = out
+
+    @property
+    def n(self) -> int:
+        return self._letters.n_bad
+
+    @property
+    def summary(self) -> str:
+        """What an error says of them."""
+        if not self.n:
+            return ""
+        return f", {self.n:,} records are bad; the last one: {self._letters.last_reason}"
+
+    def take(self, rejected: Sequence[Rejected], n_good: int) -> None:
+        if self._out is not None:
+            for letter in rejected[: max(_MAX_REASONS - self.n, 0)]:
+                print(f"{'left out':>12} {letter.reason}", file=self._out)
+        self._letters.take(rejected, n_good)
+        self._letters.judge()
 
 
 class _Seen:
@@ -362,44 +444,35 @@ def _estimated(report: Report) -> Iterator[shown.Estimated]:
             }
 
 
-def _read(pipeline: BanditPipeline, source: Log) -> Iterator[tuple[Logged, int]]:
-    for records, bad in read_log(source.path, _codec(source, pipeline.name)):
-        yield records.logged, len(bad)
+def _read(pipeline: BanditPipeline, source: Log, left_out: _LeftOut) -> Iterator[tuple[Logged, Where]]:
+    for records, bad in read_log(source.path, source.codec(pipeline.name)):
+        left_out.take(bad, len(records))
+        yield records.logged, records.where
 
 
 def _joined(
-    pipeline: BanditPipeline, source: Followed, policies: Mapping[str, bandits.Policy]
-) -> Iterator[tuple[Logged, int]]:
+    pipeline: BanditPipeline, source: Followed, policies: Mapping[str, bandits.Policy], left_out: _LeftOut
+) -> Iterator[tuple[Logged, Where]]:
     """Join what applications have logged; at the end, what still waits gets what it has."""
     joiner, retirements = pipeline.joiner(), Retirements(pipeline.retirements)
 
-    def parts(joined: Joined) -> Iterator[tuple[Logged, int]]:
+    def parts(joined: Joined) -> Iterator[tuple[Logged, Where]]:
         for arms, low, high in retirements.parts(joined.decisions, 0, len(joined)):
             for policy in policies.values():
                 if isinstance(policy, Retires):
                     for arm in arms:
                         policy.retire(arm)
-            logged, unusable = to_logged(
-                joined.decisions[low:high], joined.rewards[low:high], pipeline=pipeline.name
-            )
-            yield logged, len(unusable)
+            decisions = joined.decisions[low:high]
+            logged, unusable = to_logged(decisions, joined.rewards[low:high], pipeline=pipeline.name)
+            left_out.take(unusable, 0)
+            bad = {letter.where for letter in unusable}
+            places = [place for place in map(place_of, decisions) if place not in bad]
+            yield logged, places.__getitem__
 
     for chunk in FeedbackSource(source.path).chunks(None, 4096):
-        nothing, _ = to_logged([], np.empty(0), pipeline=pipeline.name)
-        yield nothing, len(chunk.rejected)
+        left_out.take(chunk.rejected, len(chunk.batch))
         yield from parts(joiner.take(chunk.batch))
     yield from parts(joiner.flush())
-
-
-def _codec(source: Log, pipeline: str) -> LogCodec:
-    try:
-        if source.format == "dsjson":
-            return DSJSON(pipeline=pipeline, **source.options)
-        if source.format == "table":
-            return DecisionTable(pipeline=pipeline, **source.options)
-        return DecisionJSON(pipeline=pipeline, **source.options)
-    except TypeError as error:
-        raise ConfigError(f"`source.options`: {error}") from error
 
 
 def _estimates(report: Report, name: str) -> dict[str, float]:

@@ -300,7 +300,9 @@ def _bandit_pipeline(arguments: argparse.Namespace, *, kind: str = "log") -> Ban
 def _evaluate_policies(arguments: argparse.Namespace) -> int:
     from penstock import bandit_evaluate
 
-    result = bandit_evaluate.evaluate(_bandit_pipeline(arguments), limit=arguments.limit)
+    result = bandit_evaluate.evaluate(
+        _bandit_pipeline(arguments), limit=arguments.limit, out=None if arguments.quiet else sys.stderr
+    )
     if not arguments.quiet or not arguments.json:
         print(*result.table(), sep="\n", file=sys.stderr)
     if not arguments.quiet:

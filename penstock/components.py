@@ -9,7 +9,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -22,7 +22,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from penstock.errors import ConfigError
-from penstock.registry import resolve
+from penstock.registry import CheckedInside, OneOf, resolve
 
 __all__ = ["Component", "NestedError", "Registered", "parameters_of"]
 
@@ -92,6 +92,22 @@ class Registered:
         return {"oneOf": [*kinds, other]}
 
 
+class _Nested(Registered):
+    """The same of a parameter, which stays the mapping that it is."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._mapping)
+
+    def _mapping(self, given: Any) -> dict[str, Any]:
+        component = self.validate(given)
+        # What is equal is left as it was written: a configuration's hash is that of what was given.
+        parameters = {
+            name: given[name] if given[name] == value else value
+            for name, value in component.parameters.items()
+        }
+        return {"kind": component.kind, **parameters}
+
+
 class NestedError(ValueError):
     """Carries the errors of a component out through pydantic, which would flatten them to one text."""
 
@@ -102,8 +118,8 @@ class NestedError(ValueError):
 
 
 @functools.cache
-def parameters_of(cls: Any) -> type[BaseModel]:
-    """Model of the keywords that ``cls(...)`` takes, from its annotations."""
+def parameters_of(cls: Any, *, but: str = "") -> type[BaseModel]:
+    """Model of the keywords that ``cls(...)`` takes, from its annotations; `but` is left out."""
     constructor = cls.__init__
     try:
         hints = typing.get_type_hints(constructor, include_extras=True)
@@ -114,9 +130,9 @@ def parameters_of(cls: Any) -> type[BaseModel]:
     for name, parameter in inspect.signature(constructor).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD:
             takes_any = True
-        elif name not in _GIVEN_BY_ENGINE and parameter.kind is not parameter.VAR_POSITIONAL:
+        elif name not in {*_GIVEN_BY_ENGINE, but} and parameter.kind is not parameter.VAR_POSITIONAL:
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
+            fields[name] = (_checked(hints.get(name, Any)), default)
     model: type[BaseModel] = create_model(
         cls.__name__,
         __config__=ConfigDict(
@@ -125,3 +141,13 @@ def parameters_of(cls: Any) -> type[BaseModel]:
         **fields,
     )
     return model
+
+
+def _checked(hint: Any) -> Any:
+    """Return what pydantic is to make of an annotation."""
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, OneOf):
+            return Annotated[Any, _Nested(mark.registry, mark.what)]
+        if isinstance(mark, CheckedInside):
+            return Any
+    return hint

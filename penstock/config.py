@@ -15,6 +15,7 @@ import re
 import reprlib
 import typing
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -67,6 +68,14 @@ ComponentName = Annotated[str, Field(pattern=r"^\w[\w.+-]{0,63}$")]
 PipelineName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 _P = TypeVar("_P", bound=BaseModel)
+
+# What pydantic says in the words of Python.
+_OURS = {
+    "model_type": "expected a mapping",
+    "model_attributes_type": "expected a mapping",
+    "dict_type": "expected a mapping",
+    "mapping_type": "expected a mapping",
+}
 
 Reaction = Literal["log", "reset", "warm_restart", "bump", "background", "recall"]
 
@@ -553,13 +562,29 @@ def parse(given: Mapping[str, Any], *, where: str = "configuration") -> Pipeline
         ...
     penstock.errors.ConfigError: configuration: `tik`: unknown key (did you mean `tick`?)
     """
+    _check_task(given, where)
     return validated(Pipeline, given, where=where)
+
+
+def _check_task(given: Mapping[str, Any], where: str) -> None:
+    """Say what the task can be, and nothing else: with another one, all else would be wrong as well."""
+    task, tasks = given.get("task"), (*typing.get_args(TaskKind), "bandit")
+    if task is None and "policies" in given:
+        raise ConfigError(f"{where}: `task`: missing (with `policies` it is `bandit`)")
+    if task == "bandit":
+        raise ConfigError(f"{where}: `task`: expected one of {', '.join(tasks[:-1])} here, got 'bandit'")
+    if task is not None and task not in tasks:
+        close = difflib.get_close_matches(str(task), tasks, n=1)
+        hint = f" (did you mean `{close[0]}`?)" if close else ""
+        raise ConfigError(
+            f"{where}: `task`: expected one of {', '.join(tasks)}, got {reprlib.repr(task)}{hint}"
+        )
 
 
 def explained(error: ValidationError, schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Say of each mistake where it is, what was given and what is accepted."""
     for item in error.errors(include_url=False):
-        path = prefix + _path(item["loc"])
+        path = prefix + _path(_untagged(schema, item["loc"]))
         nested = item.get("ctx", {}).get("error")
         if isinstance(nested, NestedError):
             yield from explained(nested.error, nested.schema, f"{path}." if path else "")
@@ -567,15 +592,26 @@ def explained(error: ValidationError, schema: type[BaseModel], prefix: str = "")
             key = str(item["loc"][-1])
             known = _keys(schema, item["loc"][:-1])
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known)}"
+            hint = f"did you mean `{close[0]}`?" if close else f"known are {', '.join(known) or 'none'}"
             yield f"`{path}`: unknown key ({hint})"
         elif item["type"] == "missing":
             yield f"`{path}`: missing"
+        elif item["type"] == "union_tag_not_found":
+            yield f"`{path}.kind`: missing"
+        elif item["type"] == "union_tag_invalid":
+            expected = item["ctx"]["expected_tags"].replace("'", "")
+            yield f"`{path}.kind`: expected one of {expected}, got {item['ctx']['tag']!r}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
+            message = _OURS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+            if item["type"] == "is_instance_of" and item["ctx"]["class"] == "Sequence":
+                message = "expected a list"
             message = message[:1].lower() + message[1:]
             shown = "" if isinstance(item["input"], Mapping) else f", got {reprlib.repr(item['input'])}"
-            yield f"`{path}`: {message}{shown}" if path else message
+            inside = re.match(r"`(\w+)`: ", message)
+            if inside is not None and path:  # it names the key itself
+                yield f"`{path}.{inside[1]}`: {message[inside.end() :]}"
+            else:
+                yield f"`{path}`: {message}{shown}" if path else message
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -583,13 +619,24 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
 
 
+def _untagged(schema: type[BaseModel], loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Leave out which of several models a part of `schema` was taken for: people see its `kind`."""
+    field = schema.model_fields.get(str(loc[0])) if loc else None
+    return loc[:1] + loc[2:] if field is not None and field.discriminator is not None else loc
+
+
 def _keys(schema: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     """Keys that the model at `loc` below `schema` knows."""
-    for part in loc:
+    for part, tag in zip_longest(loc, loc[1:]):
         field = schema.model_fields.get(str(part))
         if field is None:
             continue
         for candidate in (field.annotation, *typing.get_args(field.annotation)):
-            if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
-                schema = candidate
+            if not (inspect.isclass(candidate) and issubclass(candidate, BaseModel)):
+                continue
+            if isinstance(field.discriminator, str):
+                kind = candidate.model_fields[field.discriminator].annotation
+                if tag not in typing.get_args(kind):
+                    continue
+            schema = candidate
     return sorted(schema.model_fields)

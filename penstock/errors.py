@@ -14,7 +14,9 @@ PenstockError            1
 
 from __future__ import annotations
 
+import re
 import reprlib
+from collections.abc import Callable
 from typing import ClassVar, Final
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "UntrustedState",
 ]
 
+_EVENT: Final = re.compile(r"events\[(\d+)\]")
 _SHOWN_CHARS: Final = 60  # of a value in a message: enough to recognise it, too little to leak a payload
 
 
@@ -85,6 +88,23 @@ class BadRecord(PenstockError):
         self.position = position
         at = f", {position}" if position else ""
         super().__init__(f"expected {expected}, got {_repr.repr(got)} - at `{path}`{at}")
+
+    def placed(self, where: Callable[[int], str]) -> BadRecord:
+        """Return the same, but where its position is the number of an event in memory, ``events[3]``.
+
+        Parameters
+        ----------
+        where : callable
+            Says what takes the place of that: where event i came from.
+
+        Examples
+        --------
+        >>> print(BadRecord("a reward", None, path="$.reward", position="events[3]").placed("log:{}".format))
+        expected a reward, got None - at `$.reward`, log:3
+        """
+        number = _EVENT.fullmatch(self.position)
+        position = where(int(number[1])) if number else self.position
+        return BadRecord(self.expected, self.got, path=self.path, position=position)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_bad_record, (self.expected, self.got, self.path, self.position)

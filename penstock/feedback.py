@@ -23,8 +23,19 @@ from penstock.decisions import Decision
 from penstock.errors import BadRecord
 from penstock.events import Row
 
-__all__ = ["MODES", "DecisionEvent", "Mode", "RewardEvent", "actions_of", "parse", "plain"]
+__all__ = [
+    "MAX_RECORD_BYTES",
+    "MODES",
+    "DecisionEvent",
+    "Mode",
+    "RewardEvent",
+    "actions_of",
+    "parse",
+    "plain",
+]
 
+MAX_RECORD_BYTES: Final = 16 << 20
+"""Of a line in a file: 10,000 actions of 50 numbers fit, a payload that would fill the disk does not."""
 _ROUNDED: Final = 1e-3  # a log may have been written with few digits
 
 Mode: TypeAlias = Literal["online", "apprentice", "logging_only"]

@@ -13,9 +13,10 @@ from penstock.bandit_engine import BanditEngine, BanditRules
 from penstock.errors import BadRecord
 from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.joiner import Correction, Joined, Joiner
-from penstock.logs import to_logged
+from penstock.logs import dead_letter, place_of, to_logged
 from penstock.notices import Notice
 from penstock.retirement import Retirements
+from penstock.sources import Rejected
 from penstock.state import State, digest, prefixed, section
 
 __all__ = ["JoinedEngine"]
@@ -42,6 +43,8 @@ class JoinedEngine:
         Name that decisions were drawn with, where a decision does not say.
     retired : mapping of arm to float
         Arms to be forgotten, each before the first decision that is not older than its time.
+    actions : sequence of str, optional
+        What a snapshot offers where a request does not say; those that have retired are left out.
     """
 
     def __init__(
@@ -51,10 +54,13 @@ class JoinedEngine:
         *,
         pipeline: str,
         retired: Mapping[str, float] = MappingProxyType({}),
+        actions: Sequence[str] | None = None,
     ) -> None:
         self.bandit = BanditEngine(rules)
         self._retirements = Retirements(retired)
         self.classes: list[str] = []
+        self._actions = actions
+        self._rejected: list[Rejected] = []
         self._joiner = joiner
         self._pipeline = pipeline
         self._n_unusable = 0  # decisions whose contexts hold what is no feature
@@ -110,14 +116,22 @@ class JoinedEngine:
     def _learn(self, joined: Joined, start: int, stop: int) -> list[Notice]:
         notices: list[Notice] = []
         for arms, low, high in self._retirements.parts(joined.decisions, start, stop):
-            for arm in arms:
-                self.bandit.retire(arm)
-            notices += self._learn_part(joined, low, high)
+            found = self.bandit.retire(arms) if arms else []
+            found += self._learn_part(joined, low, high)
+            offered = self._offered()
+            notices += [replace(notice, actions=offered) for notice in found]
         return notices
+
+    def _offered(self) -> tuple[str, ...] | None:
+        """Return what a snapshot made now offers by itself."""
+        if self._actions is None:
+            return None
+        return tuple(action for action in self._actions if action not in self.bandit.retired)
 
     def _learn_part(self, joined: Joined, start: int, stop: int) -> list[Notice]:
         decisions: list[DecisionEvent] = []
         rewards: list[float] = []
+        letters: list[Rejected] = []
         for event, reward in zip(
             joined.decisions[start:stop], joined.rewards[start:stop].tolist(), strict=True
         ):
@@ -128,7 +142,8 @@ class JoinedEngine:
                 continue
             intention = _intention(event)
             if intention is None:
-                self._n_unusable += 1
+                expected = "what the apprentice intended, with a probability above 0"
+                letters.append(dead_letter(event, BadRecord(expected, None, path="$.intended")))
                 continue
             agrees = intention.chosen == event.chosen
             self._n_imitated += 1
@@ -137,8 +152,22 @@ class JoinedEngine:
             decisions.append(intention)
             rewards.append(self.bandit.rules.reward_range[agrees])
         logged, unusable = to_logged(decisions, np.array(rewards, np.float64), pipeline=self._pipeline)
-        self._n_unusable += len(unusable)
-        return self.bandit.progress(logged)
+        letters += unusable
+        self._n_unusable += len(letters)
+        if letters:
+            places = {place_of(event): i for i, event in enumerate(joined.decisions[start:stop])}
+            self._rejected += sorted(letters, key=lambda letter: places[letter.where])
+        try:
+            return self.bandit.progress(logged)
+        except BadRecord as error:
+            bad = {letter.where for letter in unusable}
+            learned = [event.id for event in decisions if place_of(event) not in bad]
+            raise error.placed(lambda i: f"decision {learned[i]!r}") from None
+
+    def take_rejected(self) -> tuple[Rejected, ...]:
+        """Give away the decisions that could not be used since the last call."""
+        taken, self._rejected = tuple(self._rejected), []
+        return taken
 
     def _correct(self, correction: Correction) -> None:
         event, old, new = correction.decision, correction.old, correction.new

@@ -13,7 +13,7 @@ from penstock.errors import BadRecord
 from penstock.feedback import DecisionEvent, RewardEvent, parse
 from penstock.sources import Rejected
 
-__all__ = ["parse_lines", "to_logged"]
+__all__ = ["dead_letter", "parse_lines", "place_of", "to_logged"]
 
 
 def parse_lines(
@@ -79,13 +79,23 @@ def to_logged(
             try:
                 _encode([decision], rewards[position : position + 1], pipeline)
             except BadRecord as error:
-                where = f"decision {decision.id}"
-                reason = BadRecord(error.expected, error.got, path=error.path, position=where)
-                data = orjson.dumps(decision.record(), default=repr, option=orjson.OPT_NON_STR_KEYS)
-                rejected.append(Rejected(reason=str(reason), where=where, data=data, after=len(good)))
+                rejected.append(dead_letter(decision, error, after=len(good)))
             else:
                 good.append(position)
         return _encode([decisions[position] for position in good], rewards[good], pipeline), rejected
+
+
+def dead_letter(decision: DecisionEvent, error: BadRecord, *, after: int = 0) -> Rejected:
+    """Return the dead letter of a decision that `error` says something about."""
+    where = place_of(decision)
+    reason = BadRecord(error.expected, error.got, path=error.path, position=where)
+    data = orjson.dumps(decision.record(), default=repr, option=orjson.OPT_NON_STR_KEYS)
+    return Rejected(reason=str(reason), where=where, data=data, after=after)
+
+
+def place_of(decision: DecisionEvent) -> str:
+    """Return how messages call a decision."""
+    return f"decision {decision.id}"
 
 
 def _encode(decisions: Sequence[DecisionEvent], rewards: NDArray[np.float64], pipeline: str) -> Logged:

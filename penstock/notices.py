@@ -28,7 +28,8 @@ class Notice:
         version serves from here on; ``reacted``: the learner itself became another, which changes nothing
         of what serves; ``rejected``: a candidate was dropped; ``rolled_back``: what served
         before serves again; ``stale``: what serves has reached its maximum age; ``withheld``: a scheduled
-        promotion was not made, because what was to serve had been shown worse.
+        promotion was not made, because what was to serve had been shown worse; or none can be, because the
+        log does not say what is better.
     event : int
         How many events the engine had seen when it happened, the one that caused it included.
     learner : str
@@ -50,6 +51,8 @@ class Notice:
         The numbers behind it, plain JSON.
     kind : str or None
         Registry name of the learner that can load `model`.
+    actions : tuple of str or None
+        What a policy that is configured with actions offers by itself.
     model : Model, FrozenPolicy or None
         For ``opened`` and for ``promoted`` without a candidate before it: what to store.
     """
@@ -66,4 +69,5 @@ class Notice:
     shadowed: tuple[int, ...] = ()
     evidence: Mapping[str, Any] = field(default_factory=dict)
     kind: str | None = None
+    actions: tuple[str, ...] | None = None
     model: Model | FrozenPolicy | None = None

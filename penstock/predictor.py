@@ -118,7 +118,7 @@ class Predictor:
     Raises
     ------
     ConfigError
-        If the URL or a setting is wrong.
+        If the URL, a setting or the name of the pipeline is wrong.
     StoreError
         If there is no snapshot, or it cannot be used.
     UntrustedState
@@ -162,6 +162,10 @@ class Predictor:
             raise ValueError(f"expected wait_s >= 0, or None not to wait, got {wait_s}")
         if not isinstance(pipeline, str):
             raise TypeError(f"expected pipeline to be a name, got {pipeline!r}")
+        try:
+            pipeline.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"`pipeline`: expected text that UTF-8 can hold, got {pipeline!r}") from None
         if not (sink is None or isinstance(sink, str | os.PathLike | Sink)):
             raise TypeError(f"expected sink to be a directory or to take decisions and rewards, got {sink!r}")
         if cold_start not in (None, "uniform"):
@@ -270,7 +274,8 @@ class Predictor:
         context : mapping
             As for `predict`.
         actions : sequence of str, or mapping of str to features; optional
-            What may be chosen here. Without it, what the snapshot was configured with.
+            What may be chosen here. Without it, the `actions` that the pipeline is configured with, but for
+            those that have retired; so there has to be a snapshot.
         id : str, optional
             Of the decision, for `reward`. All chance comes from it and the pipeline's name, so a decision
             needs an id of its own; without one it gets a random one.
@@ -325,6 +330,7 @@ class Predictor:
         StoreError
             If it could not be logged; it goes on waiting.
         """
+        _check_text("id", id)
         event = self._deferred.get(id)
         if event is None:
             raise BadRecord("the id of a decision that waits for its activation", id, path="$.id")

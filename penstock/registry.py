@@ -6,11 +6,28 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import ConfigError
 
-__all__ = ["resolve"]
+__all__ = ["CheckedInside", "OneOf", "resolve"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OneOf:
+    """Annotates a parameter that is a mapping: the `kind` of a class in a registry, and keywords for it.
+
+    A configuration is checked against the constructor of that class.
+    """
+
+    registry: Mapping[str, str]
+    what: str  # "learner"; for messages
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedInside:
+    """Annotates a parameter that only its constructor can check, with messages of its own."""
 
 
 def resolve(kind: str, registry: Mapping[str, str], *, what: str) -> Any:

@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -278,6 +278,7 @@ class _Run:
 
     def _learn(self, chunk: _Read) -> None:
         began = time.monotonic()
+        rejected = chunk.rejected
         is_news = bool(len(chunk.batch) or chunk.rejected) or chunk.position != (self._position or {})
         if is_news:
             if self._position is None:
@@ -291,20 +292,23 @@ class _Run:
             for part in self._engine.ticks(batch):
                 for notice in self._engine.progress(part):
                     self._publish(notice)
-            self._letters.take(chunk.rejected, len(chunk.batch))
+            if isinstance(self._engine, JoinedEngine):
+                after = len(chunk.batch)  # they were read before, as good records
+                rejected += tuple(replace(each, after=after) for each in self._engine.take_rejected())
+            self._letters.take(rejected, len(chunk.batch))
             self._position = chunk.position
             self._agrees = True
         self._outputs.poll()
         if self._observers:
-            self._tell(chunk, time.monotonic() - began)
+            self._tell(chunk, rejected, time.monotonic() - began)
 
-    def _tell(self, chunk: _Read, seconds: float) -> None:
+    def _tell(self, chunk: _Read, rejected: tuple[Rejected, ...], seconds: float) -> None:
         learned = Learned(
             events=self._engine.n_events,
             bad=self._letters.n_bad,
             duplicates=self._n_duplicates,
             n_new=len(chunk.batch),
-            rejected=chunk.rejected,
+            rejected=rejected,
             position=chunk.position,
             seconds=seconds,
         )
@@ -378,7 +382,7 @@ class _Run:
             "learner": notice.learner,
             "kind": notice.kind,
             "task": self._pipeline.task,
-            "classes": self._engine.classes or None,
+            "classes": list(notice.actions or self._engine.classes) or None,
             "config_hash": self._pipeline.hash(),
             "last_event": notice.event,
             "promoted_as": notice.how,
@@ -468,7 +472,11 @@ def _built(pipeline: AnyPipeline) -> tuple[_Engine, _Source]:
         else:
             raise ConfigError("`source.kind`: the daemon of a bandit pipeline reads `feedback` or `kafka`")
         engine = JoinedEngine(
-            pipeline.rules, pipeline.joiner(), pipeline=pipeline.name, retired=pipeline.retirements
+            pipeline.rules,
+            pipeline.joiner(),
+            pipeline=pipeline.name,
+            retired=pipeline.retirements,
+            actions=pipeline.actions,
         )
         return engine, feedback
     source = pipeline.source

@@ -218,14 +218,31 @@ class Shadow:
         """Take note that `learner` goes on as another lineage, whose first candidate need not wait."""
         self._not_before.pop(learner, None)
 
-    def abandon(self, event: int, reason: str) -> list[Notice]:
-        """Drop all candidates: stopping early never makes a false promotion likelier."""
+    def abandon(self, event: int, reason: str, *, wait: bool = False) -> list[Notice]:
+        """Drop all candidates: stopping early never makes a false promotion likelier.
+
+        With `wait` their learners are not tried again at once.
+        """
         trials, self._trials = self._trials, []
+        if wait:
+            self._not_before |= {trial.candidate.learner: event + self.rules.retry_after for trial in trials}
         return [_rejected(trial, event, reason) for trial in trials]
 
     def unwatch(self) -> None:
         """Stop comparing what serves with what served before; that never makes an error likelier."""
         self._watch = None
+
+    def renew(self, event: int, contender: Contender, reason: str) -> list[Notice]:
+        """Let what the serving learner knows now serve at once, whatever the evidence, and unwatched.
+
+        For when what serves must not serve any longer, nor come back.
+        """
+        if self._serving is None:
+            return []
+        self.unwatch()
+        name = self._serving.learner
+        text = f"{name} serves anew, as {reason}"
+        return [self._serve(self._version(name, contender, event), event, "promoted", "refresh", text, {})]
 
     def _take_back(self, event: int) -> list[Notice]:
         watch, bad = self._watch, self._serving
@@ -285,7 +302,7 @@ class Shadow:
         evidence = evidence_of(self._worse, threshold)
         how: How = "initial" if self._serving is None else "refresh"
         against = self._baseline if self._serving is None else f"v{self._serving.version}"
-        gain = -self._worse.mean_gain
+        gain = 0.0 - self._worse.mean_gain
         worse = self._worse.log_e >= threshold
         n_events = self._worse.n_events
         self._start_comparison()

@@ -9,12 +9,11 @@ from typing import Final, Protocol, runtime_checkable
 import orjson
 
 from penstock.errors import BadRecord, StoreError
-from penstock.feedback import DecisionEvent, RewardEvent, plain
+from penstock.feedback import MAX_RECORD_BYTES, DecisionEvent, RewardEvent, plain
 
 __all__ = ["FileSink", "Sink"]
 
 _FILES: Final = {DecisionEvent: "decisions.jsonl", RewardEvent: "rewards.jsonl"}
-_MAX_RECORD_BYTES: Final = 1 << 20  # 10,000 actions fit; a stray payload that nobody could read back does not
 
 
 @runtime_checkable
@@ -27,7 +26,7 @@ class Sink(Protocol):
         Raises
         ------
         BadRecord
-            If it cannot be written as JSON.
+            If it cannot be written as JSON, or is longer than what keeps it takes.
         StoreError
             If it could not be kept.
         """
@@ -46,6 +45,8 @@ class FileSink:
     that is killed can leave a torn last line: readers wait for its end, and the next sink to be opened
     ends it, so that it is one bad record and does not take the one after it along.
 
+    To rotate a file, move it: the next record makes another one in its place.
+
     Parameters
     ----------
     path : path
@@ -53,6 +54,8 @@ class FileSink:
     fsync : bool
         Have every record on the disk before `send` returns: it then survives a power cut, and takes
         milliseconds. Without, it survives the end of the process.
+    max_record_bytes : int
+        A longer record is refused. Logs are read up to this default.
 
     Examples
     --------
@@ -65,8 +68,15 @@ class FileSink:
     {"id":"d-1","time":12.5,"reward":1.0}
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fsync: bool = False,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+    ) -> None:
         self.path: Final = Path(path)
+        self._max_record_bytes = max_record_bytes
         self._fsync = fsync
         self._files: dict[type, _File] = {}
         try:
@@ -86,12 +96,15 @@ class FileSink:
             line = orjson.dumps(event.record(), default=plain, option=orjson.OPT_APPEND_NEWLINE)
         except TypeError as error:
             raise BadRecord(f"what JSON can hold ({error})", event.record()) from error
-        if len(line) > _MAX_RECORD_BYTES:
-            raise BadRecord(f"a record of at most {_MAX_RECORD_BYTES:,} bytes", f"one of {len(line):,}")
+        if len(line) > self._max_record_bytes:
+            most = f"a record of at most {self._max_record_bytes:,} bytes, the sink's `max_record_bytes`"
+            raise BadRecord(most, f"one of {len(line):,}")
         file = self._files.get(type(event))
         if file is None:
             raise StoreError(f"{self.path}: the sink is closed")
         try:
+            if not file.is_at(self.path / _FILES[type(event)]):  # it was rotated away
+                file = self._files[type(event)] = _File(self.path / _FILES[type(event)])
             written = os.write(file.descriptor, line)
             if self._fsync:
                 os.fsync(file.descriptor)
@@ -118,6 +131,13 @@ class _File:
         size = os.fstat(self.descriptor).st_size
         if size and os.pread(self.descriptor, 1, size - 1) != b"\n":  # torn by a crash
             os.write(self.descriptor, b"\n")
+
+    def is_at(self, path: Path) -> bool:
+        """Whether a path leads to this file."""
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.stat(path))
+        except FileNotFoundError:
+            return False
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):

@@ -18,14 +18,17 @@ import pytest
 import penstock
 from penstock.actor import Actor, audit
 from penstock.bandits import POLICIES, build
+from penstock.codecs.decisions import DecisionJSON
 from penstock.decisions import Decision, Logged, Offers, draw, key_of
-from penstock.errors import BadRecord, StoreError
+from penstock.errors import BadRecord, ConfigError, StoreError
 from penstock.feedback import DecisionEvent, RewardEvent, parse
 from penstock.joiner import Joiner
 from penstock.logs import parse_lines
 from penstock.predictor import Predictor
 from penstock.sinks import FileSink, Sink
 from penstock.snapshots import SnapshotStore
+from penstock.sources.decision_log import read_log
+from penstock.sources.feedback import FeedbackSource
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)])}
@@ -496,8 +499,12 @@ def test_what_a_file_cannot_take_is_an_error(tmp_path):
     fields = {"id": "d", "time": 0.0, "actions": ("a",), "chosen": 0, "propensity": 1.0}
     with pytest.raises(BadRecord, match="expected what JSON can hold"):
         sink.send(DecisionEvent(context={"x": {1}}, **fields))
-    with pytest.raises(BadRecord, match="expected a record of at most 1,048,576 bytes"):
-        sink.send(DecisionEvent(context={"x": "y" * (1 << 20)}, **fields))
+    with pytest.raises(BadRecord, match="expected a record of at most 16,777,216 bytes, the sink's `max_rec"):
+        sink.send(DecisionEvent(context={"x": "y" * (16 << 20)}, **fields))
+    small = FileSink(tmp_path, max_record_bytes=100)
+    with pytest.raises(BadRecord, match="expected a record of at most 100 bytes"):
+        small.send(DecisionEvent(context={"x": "y" * 100}, **fields))
+    small.close()
     sink.close()
     sink.close()
     with pytest.raises(StoreError, match="the sink is closed"):
@@ -510,6 +517,31 @@ def test_what_a_file_cannot_take_is_an_error(tmp_path):
         with pytest.raises(StoreError, match=r"cannot write .*rewards\.jsonl: No space left on device"):
             sink.send(RewardEvent(id="d", time=0.0, value=1.0))
         sink.close()
+
+
+def test_ten_thousand_actions_of_fifty_numbers_are_logged_and_read(tmp_path):
+    offered = {f"item-{i}": {f"f{j}": (i * 50 + j) / 7 for j in range(50)} for i in range(10_000)}
+    with Predictor(tmp_path / "s", wait_s=None, cold_start="uniform", sink=tmp_path, pipeline="ads") as app:
+        decision = app.act({"who": "a"}, offered, id="d-1")
+        app.reward("d-1", 1.0)
+    (event,) = (event for event in read(tmp_path) if isinstance(event, DecisionEvent))
+    assert (tmp_path / "decisions.jsonl").stat().st_size > 8 << 20
+    assert (event.actions, event.action) == (tuple(offered), decision.action)
+    (chunk,) = FeedbackSource(str(tmp_path)).chunks(None, 10)
+    assert (len(chunk.batch), chunk.rejected) == (2, ())
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(orjson.dumps({**event.record(), "reward": 1}) + b"\n")
+    ((records, rejected),) = read_log(str(log), DecisionJSON())
+    assert (len(records.logged.offers.arms), rejected) == (10_000, ())
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"`pipeline`: expected text that UTF-8 can hold, got '\\ud800'"):
+        Predictor(tmp_path, wait_s=None, cold_start="uniform", pipeline="\ud800")
+    with Predictor(tmp_path, wait_s=None, cold_start="uniform") as app:
+        for wrong in ([1], None, "", {}):
+            with pytest.raises(BadRecord, match=r"a string that is not empty, got .* - at `\$\.id`"):
+                app.activate(wrong)
 
 
 MANY = """

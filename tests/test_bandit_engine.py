@@ -148,3 +148,126 @@ def test_rules_are_checked():
         BanditRules(policies={"uniform": PolicySpec(kind="greedy")})
     with pytest.raises(ConfigError, match="max_weight"):
         BanditRules(policies={"a": PolicySpec(kind="greedy")}, max_weight=0.5)
+
+
+# --- logs that do not say ---------------------------------------------------------------------------------
+
+
+def unsupported(n, chosen, propensity, rewards, arms=("a", "b", "c")):
+    return Logged(
+        offers=Offers.from_rows([{}] * n, [arms] * n),
+        chosen=chosen,
+        propensities=np.full(n, propensity),
+        rewards=rewards,
+        weights=np.ones(n),
+    )
+
+
+def judging(*kinds, **given):
+    policies = {f"p{i}": PolicySpec(kind=kind) for i, kind in enumerate(kinds)}
+    shadow = ShadowRules(refresh_every=300, min_effect=1e-5, retry_after=200)
+    return BanditEngine(BanditRules(policies=policies, shadow=shadow, tick=64, **given))
+
+
+def always_a(n=6400, seed=1):
+    """What an application logs that decides by itself: always the same action."""
+    chance = np.random.default_rng(seed)
+    return unsupported(n, np.zeros(n, np.int64), 1.0, (chance.random(n) < 0.6).astype(float))
+
+
+def test_nothing_replaces_on_a_log_of_one_action():
+    engine = judging("uniform", "gaussian_thompson")
+    notices = engine.progress(always_a())
+    assert engine.serving == "p0"
+    assert {(n.what, n.how) for n in notices} == {
+        ("withheld", "replace"),
+        ("promoted", "initial"),
+        ("promoted", "refresh"),
+    }
+    (withheld,) = (n for n in notices if n.what == "withheld")
+    assert withheld.text == (
+        "no policy can be compared with what serves: every decision was made with probability 1"
+    )
+    assert all("gain +0.0000 on 0 events" in n.text for n in notices if n.what == "promoted")
+    assert "never takes 'b'" in engine.reports()["p0"].support.reason  # the evaluation agrees
+
+
+def test_decisions_with_support_are_compared_between_those_without():
+    without = always_a(32)
+    pieces, engine = log(6400), judging("uniform", "gaussian_thompson")
+    supported = unsupported(6400, pieces.chosen, 1 / 3, (pieces.chosen == 0) * 0.6 + 0.2)
+    alone = judging("uniform", "gaussian_thompson")
+    mixed = []
+    for start in range(0, 6400, 32):
+        mixed += engine.progress(without)
+        mixed += engine.progress(supported.slice(start, start + 32))
+        alone.progress(supported.slice(start, start + 32))
+    assert engine.serving == alone.serving == "p1"
+    replaced = next(n for n in mixed if n.how == "replace" and n.what == "promoted")
+    assert replaced.evidence["events"] < replaced.event / 2
+    assert not [n for n in mixed if n.what == "withheld"]
+
+
+def test_an_action_that_is_never_taken_ends_comparisons_once_chance_cannot_explain_it():
+    n = 12800
+    chance = np.random.default_rng(2)
+    chosen = chance.integers(0, 2, n)
+    events = unsupported(n, chosen, 0.5, np.where(chosen == 0, 0.6, 0.5))
+    engine = judging("ucb1", "gaussian_thompson", "uniform")
+    notices = engine.progress(events)
+    (withheld,) = (n for n in notices if n.what == "withheld" and n.how == "replace")
+    assert withheld.text.endswith("the log never takes 'c'")
+    assert withheld.event == 320  # chance would have taken it 70 times by 210: the tick of 256 ends it
+    later = [n for n in notices if n.event > withheld.event]
+    assert {n.how for n in later} <= {"refresh"}
+
+
+@pytest.mark.parametrize("events", [always_a(1000), log(1000)], ids=["without", "with"])
+def test_where_a_log_without_support_is_cut_changes_nothing(events):
+    whole, pieces = (judging("uniform", "gaussian_thompson", "linucb") for _ in range(2))
+    told = whole.progress(events)
+    cut = []
+    for start in range(0, 1000, 7):
+        cut += pieces.progress(events.slice(start, min(start + 7, 1000)))
+        resumed = judging("uniform", "gaussian_thompson", "linucb")
+        resumed.restore(pieces.state())
+        pieces = resumed
+    assert pieces.digest() == whole.digest()
+    assert [n.text for n in cut] == [n.text for n in told]
+    with_support = not any(name.startswith("overlap/") for name in whole.state())
+    assert with_support == (events.propensities[0] < 1.0)
+
+
+# --- arms that retire -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kinds", [("gaussian_thompson", "ucb1"), ("linucb", "squarecb")])
+def test_a_retired_arm_is_played_no_more_and_does_not_come_back(kinds):
+    engine = judging(*kinds)
+    events = log(6400)
+    right = unsupported(6400, events.chosen, 1 / 3, (events.chosen == 2) * 0.8)
+    offers = right.offers.slice(0, 1)
+    engine.progress(right.slice(0, 1000))
+    assert engine.probabilities(offers)[2] > 0.5
+    assert engine.shadow.fallback is not None
+    (*rejected, renewed) = engine.retire(["c"])
+    assert {n.what for n in rejected} <= {"rejected"}
+    assert (renewed.what, renewed.how, renewed.event) == ("promoted", "refresh", 1000)
+    assert renewed.text == "p0 serves anew, as c has retired"
+    assert renewed.model is not None
+    assert engine.shadow.fallback is None
+    assert engine.shadow.trials == {}
+    for start in range(1000, 6400, 100):
+        assert engine.probabilities(offers)[2] == 0.0
+        engine.progress(right.slice(start, start + 100))
+        if engine.serving != "p0":
+            break  # a policy on a regression learner keeps no table of arms
+    assert engine.retired == {"c"}
+
+
+def test_retirement_before_anything_serves_promotes_nothing():
+    engine = judging("gaussian_thompson")
+    assert engine.retire(["c", "b"]) == []
+    resumed = judging("gaussian_thompson")
+    resumed.restore(engine.state())
+    assert resumed.retired == {"b", "c"}

@@ -3,12 +3,13 @@
 import csv
 import gzip
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from penstock import bandit_config, bandit_evaluate, cli
-from penstock.errors import ConfigError, DataError
+from penstock.errors import BadRecord, ConfigError, DataError
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -105,10 +106,150 @@ def test_bad_records_are_counted_and_an_empty_log_is_an_error(tmp_path):
         bandit_evaluate.evaluate(on_log(tmp_path / "empty.jsonl"))
 
 
+def test_bad_records_are_explained(tmp_path, capsys):
+    write(tmp_path / "log.jsonl", 15)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write("not JSON\n" * 10 + '{"actions": ["a"], "action": "a", "propensity": 0, "reward": 1}\n')
+    path = tmp_path / "p.yaml"
+    given = {**SIMULATED, "source": {"kind": "log", "path": str(tmp_path / "log.jsonl")}}
+    path.write_text(json.dumps({**given, "dead_letters": {"min_bad": 11}}))
+    assert cli.main(["evaluate", str(path)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[9].startswith("    left out expected JSON")
+    assert lines[9].endswith("log.jsonl:25")
+    assert not lines[10].startswith("    left out")  # the first ten
+    assert "15 decisions" in lines[-1]
+    assert "11 bad records left out" in lines[-1]
+    path.write_text(json.dumps(given))
+    assert cli.main(["evaluate", str(path), "-q"]) == 3
+    assert capsys.readouterr().err == (
+        "penstock: error: 11 of 26 records cannot be used, which is more than dead_letters.max_bad_rate 0.01 "
+        "allows; the last one: expected a number in (0, 1], got 0 - at `$.propensity`, "
+        f"{tmp_path / 'log.jsonl'}:26\n"
+    )
+
+
+def test_a_log_without_a_good_record_quotes_the_last(tmp_path):
+    (tmp_path / "log.jsonl").write_text("\n" + '{"actions": []}\n' * 2)
+    with pytest.raises(DataError) as caught:
+        bandit_evaluate.evaluate(on_log(tmp_path / "log.jsonl"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'log.jsonl'}: no decision could be used, 2 records are bad; the last one: "
+        f"expected at least one action, got [] - at `$.actions`, {tmp_path / 'log.jsonl'}:3"
+    )
+
+
+def test_a_wrong_reward_is_found_on_its_line(tmp_path):
+    path = tmp_path / "log.jsonl"
+    write(path, 3000)
+    lines = path.read_text().splitlines()
+    lines[2500] = lines[2500].replace('"reward": 1.0', '"reward": 5')
+    path.write_text("no record\n\n" + "\n".join(lines))
+    with pytest.raises(BadRecord) as caught:
+        bandit_evaluate.evaluate(on_log(path))
+    assert str(caught.value) == f"expected a reward in [0.0, 1.0], got 5.0 - at `$.reward`, {path}:2503"
+
+
+def test_a_wrong_reward_is_found_by_its_decision(tmp_path):
+    with (tmp_path / "decisions.jsonl").open("w") as file:
+        for i in range(20):
+            record = {"context": {"x": 1e30 if i == 3 else 1}, "actions": ["a", "b"], "action": "a"}
+            file.write(json.dumps({"id": f"visit-{i}", "time": i, "propensity": 0.5, **record}) + "\n")
+    (tmp_path / "rewards.jsonl").write_text('{"id": "visit-7", "time": 7.5, "reward": 5}\n')
+    pipeline = bandit_config.parse(
+        {
+            "task": "bandit",
+            "source": {"kind": "feedback", "path": str(tmp_path)},
+            "policies": {"a": {"kind": "ucb1"}},
+        }
+    )
+    with pytest.raises(BadRecord) as caught:
+        bandit_evaluate.evaluate(pipeline)
+    assert str(caught.value) == "expected a reward in [0.0, 1.0], got 5.0 - at `$.reward`, decision visit-7"
+
+
+def test_a_missing_interval_has_a_reason(tmp_path):
+    path = tmp_path / "log.jsonl"
+    write(path, 40)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0].replace('"reward"', '"weight": 2, "reward"'), *lines[1:]]))
+    result = bandit_evaluate.evaluate(on_log(path, estimators=["dr", "clipped_ips", "snips"]))
+    reason = "not all events count alike, and their intervals are for those"
+    assert result.as_json()["no_interval"]["greedy"]["dr"] == reason
+    table = list(result.table())
+    assert table[-2:] == [
+        f"no interval for dr, clipped_ips: {reason}",
+        "no interval for snips: SNIPS is not a martingale: take the interval of ips or dr",
+    ]
+
+
+def test_headings_keep_apart(tmp_path):
+    write(tmp_path / "log.jsonl", 40)
+    result = bandit_evaluate.evaluate(on_log(tmp_path / "log.jsonl", estimators=["clipped_ips", "switch_dr"]))
+    heading, *_ = result.table()
+    assert heading.split()[:3] == ["clipped_ips", "clipped_ips_lower", "clipped_ips_upper"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"policies": {}}, "`policies`"),
+        (
+            {"policies": {"a": {"kind": "squarecb", "learner": {"kind": "sgd", "learning_rat": 1}}}},
+            "`policies.a.learner.learning_rat`: unknown key (did you mean `learning_rate`?)",
+        ),
+        (
+            {"policies": {"a": {"kind": "bagging", "learner": {"kind": "sgdx"}}}},
+            "`policies.a.learner`: no learner is called 'sgdx' (did you mean 'sgd'?)",
+        ),
+        (
+            {"policies": {"a": {"kind": "greedy", "learner": {"kind": "sgd", "learning_rate": -1}}}},
+            "`policies.a.learner.learning_rate`: input should be greater than 0, got -1",
+        ),
+        (
+            {"policies": {"a": {"kind": "greedy", "loss": "logistic", "cost_type": "ips"}}},
+            "`policies.a.loss`: 'logistic' learns rewards as they are, not cost_type 'ips'",
+        ),
+        (
+            {"policies": {"a": {"kind": "regcb", "learner": {"kind": "prior"}}}},
+            "`policies.a.learner`: regcb needs an 'sgd'",
+        ),
+        ({"rewards": {"window_s": math.inf}}, "`rewards.window_s`: input should be a finite number, got inf"),
+        ({"rewards": {"lateness_s": math.inf}}, "`rewards.lateness_s`: input should be a finite number"),
+        ({"rewards": {"default_reward": math.nan}}, "`rewards.default_reward`: input should be a finite"),
+        ({"max_weight": math.inf}, "`max_weight`: input should be a finite number, got inf"),
+        ({"source": 5}, "`source`: expected a mapping, got 5"),
+        ({"source": {"path": "x"}}, "`source.kind`: missing"),
+        (
+            {"source": {"kind": "logs", "path": "x"}},
+            "`source.kind`: expected one of as_bandit, log, feedback, kafka, got 'logs'",
+        ),
+        ({"source": {"kind": "log"}}, "`source.path`: missing"),
+        (
+            {"source": {"kind": "log", "path": "x", "optoins": {}}},
+            "`source.optoins`: unknown key (did you mean `options`?)",
+        ),
+        ({"source": {"kind": "log", "path": "x", "format": "table"}}, "`source.options.actions`: missing"),
+        (
+            {"source": {"kind": "log", "path": "x", "format": "table", "options": {"actions": 5}}},
+            "`source.options.actions`: expected different actions, at least one, got 5",
+        ),
+        (
+            {"source": {"kind": "log", "path": "x", "format": "dsjson", "options": {"arms": "x"}}},
+            "`source.options.arms`: unknown key (did you mean `arm`?)",
+        ),
+        (
+            {"source": {"kind": "log", "path": "x", "options": {"pipeline": "y"}}},
+            "`source.options.pipeline`: unknown key (known are none)",
+        ),
+        (
+            {"policies": {"a": {"kind": "vw", "args": "--cb_explore_adf --foo"}}},
+            "`policies.a`: vw: --cb_explore_adf --foo: unrecognised option '--foo'",
+        ),
+        (
+            {"source": {"kind": "log", "path": "x"}, "estimators": ["replay"]},
+            "`max_weight`: missing (replay accepts decisions in proportion to it)",
+        ),
         ({"policies": {"uniform": {"kind": "greedy"}}}, "name of a baseline"),
         (
             {"policies": {"a": {"kind": "squarebc"}}},
@@ -147,7 +288,7 @@ def test_open_bandit_sample():
         source={
             "format": "table",
             "options": {
-                "actions": [str(i) for i in range(34)],
+                "actions": list(range(34)),
                 "action": "item_id",
                 "reward": "click",
                 "propensity": "propensity_score",

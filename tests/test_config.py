@@ -26,7 +26,10 @@ TOPIC = {"kind": "kafka", "bootstrap": "localhost:9092", "topics": "a"}
 MISTAKES = [
     ({"tik": 5}, "`tik`: unknown key (did you mean `tick`?)"),
     ({"tick": 0}, "`tick`: input should be greater than or equal to 1, got 0"),
-    ({"task": "classification"}, "`task`: input should be 'binary', 'multiclass' or 'regression'"),
+    (
+        {"task": "classification"},
+        "`task`: expected one of binary, multiclass, regression, bandit, got 'classification'",
+    ),
     (
         {"learners": {"a": {"kind": "sgdd"}}},
         "`learners.a`: no learner is called 'sgdd' (did you mean 'sgd'?)",
@@ -68,6 +71,24 @@ def test_mistake_is_named(given, message):
     with pytest.raises(ConfigError) as caught:
         config.parse({"source": SOURCE, **given})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"task": "bandits"},
+            "`task`: expected one of binary, multiclass, regression, bandit, got 'bandits' (did",
+        ),
+        ({"policies": {}}, "`task`: missing (with `policies` it is `bandit`)"),
+        ({"task": "bandit"}, "`task`: expected one of binary, multiclass, regression here, got 'bandit'"),
+    ],
+)
+def test_a_wrong_task_is_all_that_is_said(given, message):
+    with pytest.raises(ConfigError) as caught:
+        config.parse({"source": {"kind": "feedback", "path": "log"}, **given}, where="p.yaml")
+    assert str(caught.value).startswith(f"p.yaml: {message}")
+    assert "\n" not in str(caught.value)
 
 
 def test_source_is_needed():

@@ -6,16 +6,18 @@ import numpy as np
 import orjson
 import pytest
 
-from penstock import bandit_config
+from penstock import Predictor, bandit_config, runner
 from penstock.bandit_engine import BanditEngine, BanditRules, PolicySpec
 from penstock.bandits import POLICIES, build
 from penstock.bandits.off_policy import Evaluation
 from penstock.cli import main
+from penstock.config import read
 from penstock.decisions import Logged, Offers, draw, key_of
-from penstock.errors import BadRecord, ConfigError
-from penstock.feedback import DecisionEvent, RewardEvent
+from penstock.errors import BadRecord, ConfigError, DataError
+from penstock.feedback import DecisionEvent, RewardEvent, parse
 from penstock.joined_engine import JoinedEngine
 from penstock.joiner import Joiner
+from penstock.snapshots import SnapshotStore
 from penstock.state import digest
 from penstock.trials import ShadowRules
 
@@ -146,6 +148,20 @@ def test_a_reward_outside_of_the_declared_range_stops_learning_and_names_the_dec
     with pytest.raises(BadRecord) as caught:
         late.progress(events)
     expected = "expected a reward in [0.0, 1.0], the `reward_range`, got 7.0 - at `$.reward`, decision 'd0'"
+    assert str(caught.value) == expected
+
+
+def test_a_reward_that_a_policy_refuses_names_the_decision():
+    rules = BanditRules(
+        policies={"a": PolicySpec(kind="greedy", parameters={"loss": "logistic"})},
+        shadow=ShadowRules(),
+        tick=16,
+    )
+    learner = JoinedEngine(rules, Joiner(window_s=5.0), pipeline="page")
+    events = [decided(3, context={"hour": 1e30}) if i == 3 else decided(i) for i in range(40)]
+    with pytest.raises(BadRecord) as caught:
+        learner.progress([*events[:30], rewarded(25, 0.5), *events[30:], *END])
+    expected = "expected a reward of 0.0 or 1.0, got 0.5 - at `$.reward`, decision 'd25'"
     assert str(caught.value) == expected
 
 
@@ -317,6 +333,109 @@ def test_a_configuration_says_what_late_rewards_do():
     given["rewards"]["late"] = "never"
     with pytest.raises(ConfigError, match=r"rewards\.late"):
         bandit_config.parse(given)
+
+
+def page(tmp_path, events, more=""):
+    for name, of in (("decisions", DecisionEvent), ("rewards", RewardEvent)):
+        lines = [orjson.dumps(event.record()) + b"\n" for event in events if isinstance(event, of)]
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(lines))
+    path = tmp_path / "page.yaml"
+    path.write_text(
+        f"task: bandit\nsource: {{kind: feedback, path: {tmp_path}}}\n"
+        "rewards: {window_s: 5, lateness_s: 0}\n"
+        f"checkpoint: {{path: {tmp_path / 'state'}}}\n"
+        f"dead_letters: {{path: {tmp_path / 'bad.jsonl'}}}\n{more}"
+    )
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 7, 4096])
+def test_a_decision_that_cannot_be_used_is_a_dead_letter(tmp_path, batch):
+    events = [decided(i) for i in range(40)]
+    events[3] = decided(3, context={"hour": 1e30})
+    events[9] = decided(9, mode="apprentice")
+    pipeline = bandit_config.parse(read(page(tmp_path, [*events, *END], "policies: {a: {kind: ucb1}}\n")))
+    outcome = runner.run(pipeline, batch=batch)
+    assert (outcome.events, outcome.counts["unusable"], outcome.rejected) == (38, 2, 2)
+    letters = [orjson.loads(line) for line in (tmp_path / "bad.jsonl").read_bytes().splitlines()]
+    assert [letter["where"] for letter in letters] == ["decision d3", "decision d9"]
+    assert letters[0]["reason"].endswith("got 1e+30 - at `$.hour`, decision d3")
+    assert letters[1]["reason"].endswith("got None - at `$.intended`, decision d9")
+    assert parse(letters[0]["data"]) == events[3]
+    assert runner.run(pipeline).rejected == 2  # told once
+
+
+def test_too_many_decisions_that_cannot_be_used_end_a_run(tmp_path):
+    events = [decided(i, context={"hour": 1e30}) for i in range(400)]
+    path = page(tmp_path, [*events, *END], "policies: {a: {kind: ucb1}}\n")
+    with pytest.raises(DataError, match=r"the last one: .* decision d"):
+        runner.run(bandit_config.parse(read(path)))
+
+
+# --- actions that need not be said ------------------------------------------------------------------------
+
+OFFER = """
+name: page
+policies: {a: {kind: gaussian_thompson}, b: {kind: linucb}}
+actions: [news, sport, film]
+tick: 16
+shadow: {refresh_every: 50}
+snapshots: {path: %s}
+"""
+
+
+@pytest.mark.parametrize("batch", [1, 64, 4096])
+def test_snapshots_offer_the_configured_actions_but_for_those_that_have_retired(tmp_path, batch):
+    more, store = OFFER % (tmp_path / "snapshots"), SnapshotStore(tmp_path / "snapshots")
+    events = [event for i in range(200) for event in (decided(i), rewarded(i, i % 3 / 2))]
+    retired = "retired: {film: 1970-01-01T00:02:05Z}\n"
+    path = page(tmp_path, [*events, *END], more + retired)
+    notices = []
+    runner.run(bandit_config.parse(read(path)), batch=batch, on_notice=notices.append)
+    offered = {v: store.load(v)[1]["classes"] for v in store.versions()}
+    whole, fewer = ["news", "sport", "film"], ["news", "sport"]
+    renewed = next(n for n in notices if "film has retired" in n.text and n.what == "promoted")
+    assert renewed.event == 125
+    assert offered == {v: whole if v < renewed.version else fewer for v in offered}
+    assert {str(classes) for classes in offered.values()} == {str(whole), str(fewer)}
+    with Predictor(tmp_path / "snapshots", follow=False) as app:
+        decision = app.act({"hour": 1})
+        assert decision.actions == ("news", "sport")
+        assert app.act({"hour": 1}, ["film", "news"]).probabilities == (0.0, 1.0)
+
+
+def test_without_configured_actions_a_request_has_to_say(tmp_path):
+    more = (OFFER % (tmp_path / "snapshots")).replace("actions: [news, sport, film]\n", "")
+    path = page(tmp_path, [*(decided(i) for i in range(100)), *END], more)
+    runner.run(bandit_config.parse(read(path)))
+    with (
+        Predictor(tmp_path / "snapshots", follow=False) as app,
+        pytest.raises(BadRecord, match="a list of a"),
+    ):
+        app.act({"hour": 1})
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        ("[]", "`actions`"),
+        ("[a, a]", "`actions`: expected different actions"),
+        ("['']", "`actions[0]`"),
+        ("news", "`actions`"),
+    ],
+)
+def test_configured_actions_are_checked(tmp_path, actions, message):
+    path = page(tmp_path, END, f"policies: {{a: {{kind: ucb1}}}}\nactions: {actions}\n")
+    with pytest.raises(ConfigError) as caught:
+        bandit_config.parse(read(path))
+    assert message in str(caught.value)
+
+
+def test_actions_may_change_without_invalidating_the_checkpoint(tmp_path):
+    more = "policies: {a: {kind: ucb1}}\n"
+    plain = bandit_config.parse(read(page(tmp_path, END, more)))
+    listed = bandit_config.parse(read(page(tmp_path, END, more + "actions: [news]\n")))
+    assert plain.hash() == listed.hash()
 
 
 def test_a_run_says_what_became_of_feedback(tmp_path, capsys):

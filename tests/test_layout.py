@@ -58,9 +58,20 @@ MAY_IMPORT = {
     },
     "bandit_engine": BELOW | {"bandits", "decisions", "gate", "notices", "shadow", "trials"},
     "bandit_config": BELOW
-    | {"components", "outputs_config", "bandit_engine", "bandits", "config", "joiner", "sources", "trials"},
+    | {
+        "codecs",
+        "components",
+        "outputs_config",
+        "bandit_engine",
+        "bandits",
+        "config",
+        "joiner",
+        "sources",
+        "trials",
+    },
     "retirement": BELOW | {"feedback"},
-    "joined_engine": BELOW | {"bandit_engine", "feedback", "joiner", "logs", "notices", "retirement"},
+    "joined_engine": BELOW
+    | {"bandit_engine", "feedback", "joiner", "logs", "notices", "retirement", "sources"},
     "tensors": BELOW,
     "manifests": BELOW,
     "snapshots": BELOW | {"bandits", "events", "learners", "manifests", "tensors"},

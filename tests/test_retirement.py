@@ -205,7 +205,7 @@ def test_evaluation_retires_where_the_daemon_does(pipeline):
             {"film": "2026-11-20"},
             "`retired.film`: input should have timezone",
         ),
-        ({"kind": "feedback", "path": "x"}, ["film"], "`retired`: input should be a valid dictionary"),
+        ({"kind": "feedback", "path": "x"}, ["film"], "`retired`: expected a mapping"),
         ({"kind": "log", "path": "x"}, {"film": 5.0}, "`retired`: decisions of source 'log' have no time"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from penstock.bandits.oracle import (
     DEFAULT_LEARNER,
     CostType,
     FrozenOraclePolicy,
+    LearnerChoice,
     Lesson,
     Loss,
     OraclePolicy,
@@ -87,7 +88,7 @@ class Bagging(OraclePolicy):
         seed: int = 0,
         size: Annotated[int, Ge(1), Le(1000)] = 5,
         greedify: bool = False,
-        learner: Mapping[str, Any] = DEFAULT_LEARNER,
+        learner: LearnerChoice = DEFAULT_LEARNER,
         cost_type: CostType = "mtr",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from penstock.bandits.oracle import (
     DEFAULT_LEARNER,
     CostType,
     FrozenOraclePolicy,
+    LearnerChoice,
     Loss,
     OraclePolicy,
     Outside,
@@ -76,7 +77,7 @@ class Boltzmann(OraclePolicy):
         *,
         seed: int = 0,
         sharpness: NotNegative = 30.0,
-        learner: Mapping[str, Any] = DEFAULT_LEARNER,
+        learner: LearnerChoice = DEFAULT_LEARNER,
         cost_type: CostType = "dm",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from penstock.bandits.oracle import (
     DEFAULT_LEARNER,
     FrozenOraclePolicy,
+    LearnerChoice,
     Lesson,
     OraclePolicy,
     Outside,
@@ -103,7 +104,7 @@ class Cover(OraclePolicy):
         psi: NotNegative = 1.0,
         epsilon: Floor | None = None,
         uniform: bool = True,
-        learner: Mapping[str, Any] = DEFAULT_LEARNER,
+        learner: LearnerChoice = DEFAULT_LEARNER,
         reward_range: Sequence[float] = (0.0, 1.0),
         floor: Floor = 0.0,
         min_propensity: Smallest = 1e-3,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from penstock.bandits.oracle import (
     DEFAULT_LEARNER,
     CostType,
     FrozenOraclePolicy,
+    LearnerChoice,
     Loss,
     OraclePolicy,
     Outside,
@@ -83,7 +84,7 @@ class Greedy(OraclePolicy):
         seed: int = 0,
         epsilon: Floor = 0.05,
         decays: bool = False,
-        learner: Mapping[str, Any] = DEFAULT_LEARNER,
+        learner: LearnerChoice = DEFAULT_LEARNER,
         cost_type: CostType = "mtr",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",

@@ -1,9 +1,16 @@
-"""Thompson sampling on logistic models, for rewards between 0 and 1."""
+"""Thompson sampling on logistic models, for rewards between two bounds."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock.bandits.linear import Linear
 from penstock.bandits.parameters import Arms, Dimension, Discount, Draws, Floor, NotNegative, Ridge, check
+from penstock.decisions import Logged
+from penstock.errors import ConfigError
 
 __all__ = ["LogisticThompson"]
 
@@ -45,15 +52,13 @@ class LogisticThompson(Linear):
         Share of the decisions made at random.
     max_arms : int
         Past so many, the arm whose last reward is longest ago is forgotten.
+    low, high : float
+        Range of the rewards; what lies outside counts as the nearer end.
 
     Raises
     ------
     ConfigError
         If a parameter is out of range.
-
-    Notes
-    -----
-    Rewards outside [0, 1] count as the nearer end.
 
     References
     ----------
@@ -76,8 +81,13 @@ class LogisticThompson(Linear):
         discount: Discount = 1.0,
         floor: Floor = 0.0,
         max_arms: Arms = 10_000,
+        low: float = 0.0,
+        high: float = 1.0,
     ) -> None:
         check(LogisticThompson, locals())
+        if not low < high:
+            raise ConfigError(f"high: expected a number > low ({low}), got {high}")
+        self._low, self._high = low, high
         super().__init__(
             "normal",
             seed=seed,
@@ -94,3 +104,7 @@ class LogisticThompson(Linear):
             floor=floor,
             max_arms=max_arms,
         )
+
+    def _advance(self, logged: Logged, out: NDArray[np.float64] | None) -> None:
+        rewards = (logged.rewards - self._low) / (self._high - self._low)
+        super()._advance(replace(logged, rewards=rewards), out)

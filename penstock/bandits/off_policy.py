@@ -227,6 +227,10 @@ class Evaluation:
         )
         return Terms.of(logged, probabilities, self._own_model.progress(taught))
 
+    def never_taken(self, times: float) -> frozenset[str]:
+        """As `penstock.bandits.support.SupportMonitor.never_taken`."""
+        return self._support.never_taken(times)
+
     def report(self, alpha: float = 0.05) -> PolicyReport:
         """Return what is known so far. May be called after every event; the intervals hold at all times."""
         if not 0.0 < alpha < 1.0:

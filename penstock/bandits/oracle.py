@@ -28,14 +28,16 @@ from penstock.decisions import Logged, Offers
 from penstock.errors import BadRecord, ConfigError, StoreError
 from penstock.events import Batch, Task
 from penstock.learners import Learner
+from penstock.registry import OneOf
 from penstock.state import State, prefixed, section
 
-__all__ = ["CostType", "FrozenOraclePolicy", "OraclePolicy", "Rule"]
+__all__ = ["CostType", "FrozenOraclePolicy", "LearnerChoice", "OraclePolicy", "Rule"]
 
 CostType = Literal["dm", "mtr", "ips", "dr"]
 Loss = Literal["squared", "logistic"]
 Outside = Literal["clip", "refuse"]
 Smallest = Annotated[float, Gt(0), Le(1)]
+LearnerChoice = Annotated[Mapping[str, Any], OneOf(learners.LEARNERS, "learner")]
 
 DEFAULT_LEARNER: Final[Mapping[str, Any]] = {"kind": "sgd"}
 _CROSSES: Final = (("*", ACTION),)
@@ -133,7 +135,7 @@ class OraclePolicy:
         *,
         seed: int,
         rule: Rule,
-        learner: Mapping[str, Any],
+        learner: LearnerChoice,
         cost_type: CostType,
         reward_range: Sequence[float],
         loss: Loss,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from penstock.bandits.oracle import (
     DEFAULT_LEARNER,
     CostType,
     FrozenOraclePolicy,
+    LearnerChoice,
     Loss,
     OraclePolicy,
     Outside,
@@ -87,7 +88,7 @@ class SquareCB(OraclePolicy):
         seed: int = 0,
         gamma_scale: Positive = 10.0,
         gamma_exponent: Floor = 0.5,
-        learner: Mapping[str, Any] = DEFAULT_LEARNER,
+        learner: LearnerChoice = DEFAULT_LEARNER,
         cost_type: CostType = "dm",
         reward_range: Sequence[float] = (0.0, 1.0),
         loss: Loss = "squared",

@@ -102,6 +102,13 @@ class SupportMonitor:
         self._below.update(1.0 - weights)
         self._watch(logged, probabilities, counted)
 
+    def never_taken(self, times: float) -> frozenset[str]:
+        """Return actions that the log never takes, and the policy would have taken so often, on average."""
+        missing = (self._taken == 0.0) & (self._masses >= times)
+        if not missing.any():
+            return frozenset()
+        return frozenset(arm for arm, number in self._arms.items() if missing[number])
+
     def _beyond(self, terms: Terms) -> NDArray[np.float64]:
         """Share of the policy's probability that needs weights above the limit."""
         if self._declared is None:  # a large weight that did occur is a fact, not a gap

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vowpalwabbit.pyvw import pylibvw
 
 from penstock.bandits.base import exact
+from penstock.bandits.estimators import checked_range
 from penstock.bandits.pairs import ACTION
 from penstock.bandits.parameters import Floor, check
 from penstock.bandits.pmf import floored
@@ -53,9 +54,9 @@ class VW:
     *Examples* are a line ``shared`` with the context and one line for each action, whose features are in the
     namespace "action", its identity as ``id=...`` among them. ``-q :a`` crosses everything with the action.
 
-    *Labels* have the cost ``-reward``, as is usual with VW, and the logged propensity. So with rewards in
-    [0, 1] the options that need to know the range of costs (``--regcb``, ``--elim``) want ``--cb_min_cost -1
-    --cb_max_cost 0``.
+    *Labels* have the cost ``-reward``, as is usual with VW, of the reward brought to [0, 1], and the logged
+    propensity. So the options that need to know the range of costs (``--regcb``, ``--elim``) want
+    ``--cb_min_cost -1 --cb_max_cost 0``, and what depends on their scale (``--gamma_scale``) is for [0, 1].
 
     *Weights.* VW's text has no importance for decisions. A weight of 2 is learned twice, one of 2.3 a third
     time with chance 0.3, drawn from the seed and the key of the decision.
@@ -71,8 +72,16 @@ class VW:
     array([0.5, 0.5])
     """
 
-    def __init__(self, *, seed: int = 0, args: str = "--squarecb -q :a", floor: Floor = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        args: str = "--squarecb -q :a",
+        floor: Floor = 0.0,
+        reward_range: Sequence[float] = (0.0, 1.0),
+    ) -> None:
         check(VW, {"floor": floor})
+        self._low, self._high = checked_range(reward_range)
         self._floor = floor
         self._seed = seed
         self._workspace = Workspace(_arguments(seed, args))
@@ -165,7 +174,8 @@ class VW:
 
     def _learn(self, logged: Logged, event: int, times: int) -> None:
         if times:
-            lines = _labelled(logged, event)
+            reward = (float(logged.rewards[event]) - self._low) / (self._high - self._low)
+            lines = _labelled(logged, event, reward)
             for _ in range(times):
                 self._workspace.learn_lines(lines)
 
@@ -260,9 +270,9 @@ def _lines(offers: Offers, event: int) -> list[str]:
     ]
 
 
-def _labelled(logged: Logged, event: int) -> list[str]:
+def _labelled(logged: Logged, event: int, reward: float) -> list[str]:
     lines = _lines(logged.offers, event)
-    cost, propensity = -float(logged.rewards[event]), float(logged.propensities[event])
+    cost, propensity = -reward, float(logged.propensities[event])
     at = 1 + int(logged.chosen[event])
     lines[at] = f"0:{cost!r}:{propensity!r} {lines[at]}"
     return lines

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,9 +18,15 @@ from penstock.codecs.values import path_of
 from penstock.decisions import Logged, Offers, key_of
 from penstock.errors import BadRecord, ConfigError
 from penstock.events import Row, Task
+from penstock.registry import CheckedInside
 from penstock.sources.base import Rejected
 
 __all__ = ["DecisionTable", "table_rows"]
+
+
+Actions: TypeAlias = Annotated[
+    Sequence[str | int] | Mapping[str, Row] | Mapping[int, Row] | Mapping[str | int, Row], CheckedInside()
+]
 
 
 class DecisionTable:
@@ -29,8 +36,9 @@ class DecisionTable:
 
     Parameters
     ----------
-    actions : sequence of str, or mapping of str to features
-        What could be chosen; see `table_rows` for a second table that lists them.
+    actions : sequence of str or int, or mapping of those to features
+        What could be chosen, as the column has it: 7 and "7" are one. See `table_rows` for a second table
+        that lists them.
     action, reward, propensity : str
         Columns.
     time : str, optional
@@ -40,10 +48,10 @@ class DecisionTable:
     types : mapping of str to "number" or "category"
         How to read these columns, instead of as what they look like.
     format : "csv" or "json"
+    delimiter, missing, multiline, columns
+        Of CSV; see `penstock.codecs.csv.CSV`.
     pipeline : str
         Name that the keys of the decisions are made with; they come from the positions of the rows.
-    **options
-        Of the format.
 
     Raises
     ------
@@ -63,7 +71,7 @@ class DecisionTable:
 
     def __init__(
         self,
-        actions: Sequence[str] | Mapping[str, Row],
+        actions: Actions,
         *,
         action: str = "action",
         reward: str = "reward",
@@ -71,20 +79,22 @@ class DecisionTable:
         time: str | None = None,
         ignore: Sequence[str] = (),
         types: Mapping[str, FeatureType] | None = None,
-        format: str = "csv",  # noqa: A002  (the option's name)
+        format: Literal["csv", "json"] = "csv",  # noqa: A002  (the option's name)
+        delimiter: str | None = None,
+        missing: Sequence[str] | None = None,
+        multiline: bool | None = None,
+        columns: Sequence[str] | None = None,
         pipeline: str = "",
-        **options: Any,
     ) -> None:
-        if isinstance(actions, str) or not actions or len(set(actions)) != len(actions):
-            raise ConfigError(f"actions: expected different actions, at least one, got {actions!r}")
-        self._arms = np.array([*actions, None], dtype=object)[:-1]
-        self._rows = [dict(actions[arm]) for arm in actions] if isinstance(actions, Mapping) else []
-        self._rows = self._rows or [{} for _ in self._arms]
+        rows = _checked(actions)
+        self._arms = np.array([*rows, None], dtype=object)[:-1]
+        self._rows = [dict(row) for row in rows.values()]
         self._features, bad = encode_rows(self._rows)
         for i, error in bad:
             raise ConfigError(f"actions: {self._arms[i]!r}: {error}")
         self._numbers = {arm: i for i, arm in enumerate(self._arms)}
         self._action, self._propensity = action, propensity
+        _check_roles({"action": action, "reward": reward, "propensity": propensity, "time": time})
         self._pipeline = pipeline
         # To the format these are a label, a weight and an id: read and checked alike, and no features.
         fields = Fields(
@@ -96,7 +106,9 @@ class DecisionTable:
             ignore=ignore,
             types=types,
         )
-        self._codec: Codec = codecs.build(format, fields, **options)
+        self._codec: Codec = codecs.build(
+            format, fields, delimiter=delimiter, missing=missing, multiline=multiline, columns=columns
+        )
 
     @property
     def needs_header(self) -> bool:
@@ -163,7 +175,37 @@ class DecisionTable:
             )
             for i, letter in sorted(letters.items())
         )
-        return Records(logged=logged, ids=[""] * n, times=batch.times), letters_in_order
+        found = Records(logged=logged, ids=[""] * n, times=batch.times, where=lambda i: where(int(kept[i])))
+        return found, letters_in_order
+
+
+def _check_roles(columns: Mapping[str, str | None]) -> None:
+    taken: dict[str, str] = {}
+    for role, column in columns.items():
+        if column is not None and taken.setdefault(column, role) != role:
+            raise ConfigError(f"{role}: {column!r} is already the {taken[column]}")
+
+
+def _checked(actions: object) -> dict[str, Row]:
+    """Return the features of each action by what a column calls it."""
+    if isinstance(actions, str) or not isinstance(actions, Sequence | Mapping) or not actions:
+        raise ConfigError(f"actions: expected different actions, at least one, got {reprlib.repr(actions)}")
+    rows: dict[str, Row] = {}
+    for action in actions:
+        if isinstance(action, bool) or not isinstance(action, str | int):
+            raise ConfigError(
+                f"actions: expected texts or whole numbers, got {action!r}: write it as the column has it, "
+                "in quotes"
+            )
+        if str(action) in rows:
+            raise ConfigError(f"actions: expected different actions, at least one, got {str(action)!r} twice")
+        row = actions[action] if isinstance(actions, Mapping) else {}
+        if not isinstance(row, Mapping):
+            raise ConfigError(
+                f"actions: {str(action)!r}: expected a mapping of names to features, got {row!r}"
+            )
+        rows[str(action)] = row
+    return rows
 
 
 def table_rows(

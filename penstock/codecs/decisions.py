@@ -64,11 +64,14 @@ class Records:
         Empty where the record has none.
     times : float64, shape (n,)
         Seconds since the Unix epoch; NaN where the record has none.
+    where : callable
+        Position of the record of decision i.
     """
 
     logged: Logged
     ids: Sequence[str]
     times: NDArray[np.float64]
+    where: Where
 
     def __len__(self) -> int:
         return len(self.logged)
@@ -216,7 +219,8 @@ class Decisions:
             rewards=numbers[:, 2].copy(),
             weights=numbers[:, 3].copy(),
         )
-        return Records(logged=logged, ids=ids, times=numbers[:, 4].copy())
+        kept = [self._kept[i] for i in good.tolist()]
+        return Records(logged=logged, ids=ids, times=numbers[:, 4].copy(), where=lambda i: where(kept[i]))
 
 
 def _number(entry: tuple[int, BadRecord]) -> int:

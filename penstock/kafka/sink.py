@@ -17,6 +17,7 @@ from penstock.kafka.client import Connection, producer
 __all__ = ["KafkaSink"]
 
 _MAX_RECORD_BYTES: Final = 1_000_000  # what a broker takes if it is not told otherwise
+_SIZE_SETTING: Final = "message.max.bytes"
 _POLL_S: Final = 0.1
 
 
@@ -33,7 +34,9 @@ class KafkaSink:
     decisions, rewards : str
         Topics.
     settings : mapping
-        Of librdkafka; ``${NAME}`` is taken from the environment.
+        Of librdkafka; ``${NAME}`` is taken from the environment. For decisions of more than 1,000,000 bytes,
+        such as those of thousands of actions with features, ``message.max.bytes``, and ``max.message.bytes``
+        of the topic.
     wait : bool
         Return from `send` only when the broker has the record: milliseconds, and a failure is raised by the
         very call. Without it records are sent in the background; a failure is raised by the next call and
@@ -63,10 +66,12 @@ class KafkaSink:
         self._timeout_s = timeout_s
         self._failure: str | None = None
         self._closed = False
+        connection = Connection(bootstrap=bootstrap, settings=settings or {})
         self._producer = producer(
-            Connection(bootstrap=bootstrap, settings=settings or {}),
+            connection,
             **{"delivery.timeout.ms": max(1, round(timeout_s * 1000)), "linger.ms": 0 if wait else 5},
         )
+        self._max_record_bytes = int(connection.resolved().get(_SIZE_SETTING, _MAX_RECORD_BYTES))
         self._poller = threading.Thread(target=self._poll, name="penstock-sink", daemon=True)
         self._poller.start()
 
@@ -88,8 +93,9 @@ class KafkaSink:
             value = orjson.dumps(event.record(), default=plain)
         except TypeError as error:
             raise BadRecord(f"what JSON can hold ({error})", event.record()) from error
-        if len(value) > _MAX_RECORD_BYTES:
-            raise BadRecord(f"a record of at most {_MAX_RECORD_BYTES:,} bytes", f"one of {len(value):,}")
+        if len(value) > self._max_record_bytes:
+            most = f"a record of at most {self._max_record_bytes:,} bytes, the setting `{_SIZE_SETTING}`"
+            raise BadRecord(most, f"one of {len(value):,}")
         if self._closed:
             raise StoreError(f"{self!r}: the sink is closed")
         self._raise_failure()

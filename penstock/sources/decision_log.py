@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from penstock.codecs.decisions import LogCodec, Records
+from penstock.feedback import MAX_RECORD_BYTES
 from penstock.sources.base import Rejected
 from penstock.sources.records import RecordFile
 
 __all__ = ["read_log"]
 
-_MAX_RECORD_BYTES: Final = 8 << 20
-
 
 def read_log(
-    path: str, codec: LogCodec, *, size: int = 1024, max_record_bytes: int = _MAX_RECORD_BYTES
+    path: str, codec: LogCodec, *, size: int = 1024, max_record_bytes: int = MAX_RECORD_BYTES
 ) -> Iterator[tuple[Records, tuple[Rejected, ...]]]:
     """Read a log, plain or compressed, in pieces.
 

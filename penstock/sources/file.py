@@ -18,6 +18,7 @@ from penstock.errors import ConfigError, DataError
 from penstock.events import Task
 from penstock.sources.ahead import read_ahead
 from penstock.sources.base import Chunk, Position
+from penstock.sources.heads import is_head
 from penstock.sources.inject import injected
 from penstock.sources.records import RecordFile
 from penstock.sources.streams import ByteStream
@@ -40,6 +41,7 @@ class _Place:
     record: int = 0  # lines (or records, or rows) of the file that lie before
     lap: int = 0
     event: int = 0  # records taken from all files in all laps, good and bad
+    head: str = ""  # how the file begins; empty in positions of older versions
 
     def position(self) -> Position:
         return asdict(self)
@@ -186,6 +188,7 @@ class FileSource:
             number=place.record,
             max_record_bytes=self._max_record_bytes,
             is_over=lambda stream: self._is_over(stream, place.file),
+            head=place.head,
         )
         with file:
             while (room := self._room(place, size)) > 0:
@@ -193,7 +196,7 @@ class FileSource:
                 if taken is None:
                     return
                 n_records, (batch, rejected) = taken
-                place.offset, place.record = file.offset, file.number
+                place.offset, place.record, place.head = file.offset, file.number, file.head
                 place.event += n_records
                 yield Chunk(batch=batch, rejected=rejected, position=place.position())
                 if n_records == 0:
@@ -207,6 +210,7 @@ class FileSource:
                 raise DataError(
                     f"{place.file}: has {n_rows} rows, and the position is behind row {place.offset}"
                 )
+            place.head = _head_of_table(place)
             try:
                 for rows in codec.read(table, place.offset):
                     yield from self._row_chunks(codec, rows, place, size)
@@ -238,8 +242,10 @@ class FileSource:
             place = _Place(**position)
         except TypeError:
             place = _Place("", offset=-1)
-        numbers = [getattr(place, field.name) for field in fields(place) if field.name != "file"]
-        if any(type(number) is not int or number < 0 for number in numbers):
+        numbers = [
+            getattr(place, field.name) for field in fields(place) if field.name not in ("file", "head")
+        ]
+        if any(type(number) is not int or number < 0 for number in numbers) or not is_head(place.head):
             raise DataError(f"{self._path}: {dict(position)!r} is no position of a file source")
         if place.file not in files:
             raise DataError(f"{self._path}: the position is in {place.file!r}, which is not there")
@@ -259,3 +265,13 @@ class FileSource:
 
     def _room(self, place: _Place, size: int) -> int:
         return size if self._limit is None else min(size, self._limit - place.event)
+
+
+def _head_of_table(place: _Place) -> str:
+    """Return how a table begins, which has to be as it was when the position was written."""
+    try:
+        with ByteStream(place.file, head=place.head) as stream:
+            stream.read()
+            return stream.head
+    except DataError as error:
+        raise DataError(f"{place.file}: {error}") from None

@@ -28,6 +28,8 @@ class RecordFile:
         Where to begin: in bytes of the decompressed content, and in lines (or records) before that.
     max_record_bytes : int
         A longer record is rejected.
+    head : str
+        How the file begins, if the position says so; see `penstock.sources.heads`.
     is_over : callable
         Asked at what is the end of the file by now: whether it stays the end. Called again before it counts.
 
@@ -46,6 +48,7 @@ class RecordFile:
         number: int,
         max_record_bytes: int,
         is_over: Callable[[ByteStream], bool],
+        head: str = "",
     ) -> None:
         self._path = path
         self._codec = codec
@@ -56,7 +59,7 @@ class RecordFile:
         if codec.needs_header and offset:
             self._codec = self._read_header()
         try:
-            self._stream = ByteStream(path, offset)
+            self._stream = ByteStream(path, offset, head)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
         self._framer: Framer = codec.framer(max_record_bytes, offset, number)
@@ -75,6 +78,11 @@ class RecordFile:
     def number(self) -> int:
         """Lines or records before `offset`."""
         return self._framer.number
+
+    @property
+    def head(self) -> str:
+        """How the file begins."""
+        return self._stream.head
 
     def __enter__(self) -> RecordFile:
         return self

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import zstandard
 
 from penstock.errors import DataError
+from penstock.sources.heads import HEAD_BYTES, has_head, head_of
 
 __all__ = ["ByteStream"]
 
@@ -118,6 +119,8 @@ class ByteStream:
     path : str
     offset : int
         Where to begin, in the decompressed content.
+    head : str
+        What `head` was when this offset was reached; empty where that is not known.
 
     Attributes
     ----------
@@ -127,16 +130,18 @@ class ByteStream:
     Raises
     ------
     DataError
-        If the file cannot be opened, or ends before `offset`. Messages do not name the file.
+        If the file cannot be opened, ends before `offset`, or begins otherwise than `head` says. Messages do
+        not name the file.
     """
 
-    def __init__(self, path: str, offset: int = 0) -> None:
+    def __init__(self, path: str, offset: int = 0, head: str = "") -> None:
         try:
             self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115  (closed by __exit__)
         except OSError as error:
             raise DataError(f"cannot be opened: {error.strerror}") from None
         self._path = path
         self._read = 0  # bytes of the file
+        self._beginning = b""  # the first of them
         self._magic = b""
         self._decoder: _Decoder | None = None
         self._pieces: Iterator[bytes] = iter(())
@@ -144,6 +149,7 @@ class ByteStream:
         self.last_byte = b""
         try:
             self._skip(offset)
+            self._check_head(head)
         except BaseException:
             self._file.close()
             raise
@@ -154,6 +160,10 @@ class ByteStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def read(self) -> bytes:
@@ -196,29 +206,72 @@ class ByteStream:
             raise DataError("truncated: the file ends inside its compressed data")
         return rest
 
+    @property
+    def head(self) -> str:
+        """How the file begins, as `penstock.sources.heads.head_of` says it."""
+        return head_of(self._beginning)
+
     def check_unchanged(self) -> None:
-        """Check that the path still leads to this file, and that it has not shrunk.
+        """Check that the path still leads to this file, and that it has only grown.
 
         Raises
         ------
         DataError
             If not: what was or will be written elsewhere would be missed.
         """
-        here = os.fstat(self._file.fileno())
         try:
-            there = Path(self._path).stat()
+            is_here = self.is_at(self._path)
         except OSError as error:
             raise DataError(f"has gone while it was followed: {error.strerror}") from None
-        if (here.st_dev, here.st_ino) != (there.st_dev, there.st_ino):
+        if not is_here:
             raise DataError("was replaced by another file while it was followed")
-        if here.st_size < self._read:
-            raise DataError(f"was truncated from {self._read} to {here.st_size} bytes while it was followed")
+        self.check_content()
+
+    def check_content(self) -> None:
+        """Check that what was read of this file, wherever it lies by now, is still there.
+
+        Raises
+        ------
+        DataError
+            If it has shrunk, or begins otherwise than it did.
+        """
+        descriptor = self._file.fileno()
+        size = os.fstat(descriptor).st_size
+        if size < self._read:
+            raise DataError(f"was truncated from {self._read} to {size} bytes while it was followed")
+        if os.pread(descriptor, len(self._beginning), 0) != self._beginning:
+            raise DataError("was truncated and written anew while it was followed")
+
+    def is_at(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a path leads to this file.
+
+        Raises
+        ------
+        OSError
+            If it leads nowhere.
+        """
+        return os.path.samestat(os.fstat(self._file.fileno()), os.stat(path))
+
+    @property
+    def modified_ns(self) -> int:
+        """When it was last written to."""
+        return os.fstat(self._file.fileno()).st_mtime_ns
+
+    def _check_head(self, head: str) -> None:
+        try:
+            is_same = has_head(self._file.fileno(), head)
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}") from None
+        if not is_same:
+            raise DataError("is not the file that the position was taken from: it begins otherwise")
 
     def _read_file(self) -> bytes:
         try:
             data = self._file.read(_READ_BYTES) or b""
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from None
+        if self._read == len(self._beginning):
+            self._beginning += data[: HEAD_BYTES - self._read]
         self._read += len(data)
         return data
 

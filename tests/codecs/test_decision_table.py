@@ -93,8 +93,37 @@ def test_actions_have_to_be_told(actions):
         DecisionTable(actions)
 
 
+@pytest.mark.parametrize("actions", [[7, "8"], {7: {}, "8": {}}])
+def test_actions_may_be_numbers(actions):
+    records, rejected = decode(b"8,2,1,0.25,5,x", b"7,1,1,0.5,5,x", actions=actions)
+    assert rejected == ()
+    assert records.logged.offers.arms.tolist() == ["7", "8"] * 2
+    assert records.logged.chosen.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (5, "actions: expected different actions, at least one, got 5"),
+        ([7, "7"], "actions: expected different actions, at least one, got '7' twice"),
+        ([7, 7.5], "actions: expected texts or whole numbers, got 7.5: write it as the column has it"),
+        ([True], "actions: expected texts or whole numbers, got True"),
+        ({"a": 5}, "actions: 'a': expected a mapping of names to features, got 5"),
+    ],
+)
+def test_actions_that_are_none(actions, message):
+    with pytest.raises(ConfigError) as caught:
+        DecisionTable(actions)
+    assert str(caught.value).startswith(message)
+
+
+def test_decisions_know_where_they_came_from():
+    records, _ = decode(b"7,1,1,0.5,5,x", b"9,1,1,0.5,5,x", b"8,2,1,0.25,5,x")
+    assert [records.where(i) for i in range(len(records))] == ["log.csv:2", "log.csv:4"]
+
+
 def test_options_that_cannot_be_used():
-    with pytest.raises(ConfigError, match="is already the"):
+    with pytest.raises(ConfigError, match=r"^propensity: 'x' is already the reward$"):
         DecisionTable(["a"], reward="x", propensity="x")
     with pytest.raises(ConfigError, match="actions: 'a': expected a finite number"):
         DecisionTable({"a": {"price": float("inf")}})

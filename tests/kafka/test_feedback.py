@@ -163,6 +163,11 @@ def test_what_cannot_be_sent(embedded, topics):
     with pytest.raises(BadRecord, match="a record of at most 1,000,000 bytes"):
         sink.send(RewardEvent(id="x" * 1_000_001, time=0.0, value=0.0))
     sink.close()
+    large = KafkaSink(embedded, *topics, settings={"message.max.bytes": 1_200_000})
+    large.send(RewardEvent(id="x", time=0.0, value=0.0, reward_id="x" * 1_100_000))
+    with pytest.raises(BadRecord, match=r"at most 1,200,000 bytes, the setting `message\.max\.bytes`"):
+        large.send(RewardEvent(id="x" * 1_200_001, time=0.0, value=0.0))
+    large.close()
     with pytest.raises(ConfigError, match="No such configuration property"):
         KafkaSink(embedded, *topics, settings={"nope": 1})
 
