@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-KERNELS := $(wildcard penstock/_native/*.pyx penstock/_native/*.pxd)
+KERNELS := $(wildcard penstock/_native/*.pyx penstock/_native/*.pxd penstock/_native/*.hpp)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test statistics crash check lint types bench bench-quick kafka clean

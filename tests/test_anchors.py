@@ -127,7 +127,7 @@ def test_every_task_can_be_anchored(task):
 
 
 def test_too_many_anchors_are_refused():
-    with pytest.raises(ConfigError, match=r"`anchors`: `size`: at most half of the 256 events"):
+    with pytest.raises(ConfigError, match=r"`anchors\.size`: at most half of the 256 events"):
         pipeline(anchors={"size": 200, "every": 256})
 
 

@@ -97,7 +97,7 @@ def test_an_alarm_that_cannot_be_read_is_refused():
             "only a loss or an error that rose is answered, not `on: inputs`",
         ),
         ({"kind": "features", "learners": ["sgd"]}, "there is one detector on: inputs"),
-        ({"kind": "features", "series": "gaussian"}, "`series`: has no meaning with features"),
+        ({"kind": "features", "series": "gaussian"}, "series`: has no meaning with features"),
         (
             {"kind": "features", "false_alarm_every": 500},
             "false_alarm_every: expected an integer of at least 1000",
