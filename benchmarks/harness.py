@@ -172,12 +172,15 @@ class Ratio:
         Of one `compare`.
     target, cpu_target : float or None
         What the ratio of wall times, and that of CPU times, should reach.
+    parts : sequence of Measured
+        What the fast one cannot do without, measured alone: shown where a target is missed.
     """
 
     fast: Measured
     slow: Measured
     target: float | None = None
     cpu_target: float | None = None
+    parts: Sequence[Measured] = ()
 
     def line(self) -> str:
         """Say it in one line."""
@@ -187,13 +190,16 @@ class Ratio:
             f"- *{self.fast.name}* against *{self.slow.name}*: **{wall[1]:.2f}x** "
             f"({wall[0]:.2f} to {wall[2]:.2f}), CPU {cpu[1]:.2f}x"
         )
-        for what, target, found in (
-            ("target", self.target, wall[1]),
-            ("CPU target", self.cpu_target, cpu[1]),
+        why = ""
+        for what, target, found, slow, kind in (
+            ("target", self.target, wall[1], self.slow.wall, "wall"),
+            ("CPU target", self.cpu_target, cpu[1], self.slow.cpu, "CPU"),
         ):
             if target is not None:
                 text += f"; {what} {target:g}x, {_verdict(found >= target)}"
-        return text
+                if found < target:
+                    why += _left(f"{what} {target:g}x", _quartiles(slow)[1] / target, self.parts, kind)
+        return text + why
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +228,16 @@ class AtMost:
             f"- {self.what}: **{middle:.2f}{self.unit}** ({low:.2f} to {high:.2f}); "
             f"target at most {self.most:g}{self.unit}, {_verdict(middle <= self.most)}"
         )
+
+
+def _left(target: str, budget_us: float, parts: Sequence[Measured], kind: str) -> str:
+    """Say what a target that was missed would have left, and what the parts take of it."""
+    if not parts:
+        return ""
+    taken = ", ".join(
+        f"*{part.name}* {_quartiles(part.cpu if kind == 'CPU' else part.wall)[1]:.3f}" for part in parts
+    )
+    return f"\n  - the {target} leaves {budget_us:.3f} µs of {kind} time: {taken}"
 
 
 def _verdict(reached: bool) -> str:

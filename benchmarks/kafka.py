@@ -134,7 +134,7 @@ def ask(size: Size, bootstrap: str | None = None) -> Answer:
         measured=list(measured.values()),
         ratios=[
             Ratio(daemon, loads, target=0.5),
-            Ratio(daemon, bare, target=0.6),
+            Ratio(daemon, bare, target=0.6, parts=(bare, measured["source alone"])),
             Ratio(measured["source alone"], loads),
         ],
     )

@@ -88,7 +88,14 @@ def ask(size: Size) -> Answer:
         measured=[*measured.values(), *slow.values()],
         ratios=[
             Ratio(engine, measured["River, pipeline"], target=25.0),
-            Ratio(engine, vw, target=10.0),
+            Ratio(
+                engine,
+                vw,
+                target=10.0,
+                parts=[
+                    measured[name] for name in ("Penstock, batches alone (hashing)", "Penstock SGD.progress")
+                ],
+            ),
             Ratio(engine, by_hand),
             Ratio(measured["Penstock MemorySource, Engine"], by_hand),
             Ratio(measured["Penstock MemorySource, Engine"], vw),

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import growth
+from benchmarks import growth, harness
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,6 +116,17 @@ def test_pictures_are_svg():
     low, high = (float(y) for y in re.findall(r",([0-9.]+)", lines[1].attrib["points"]))
     assert high < low  # 40 is above 2
     assert growth.markdown(grown).count("| 18 ") == 1
+
+
+def test_a_missed_target_says_what_it_would_have_left():
+    ours, theirs, part = (
+        harness.Measured(name, wall=[wall], cpu=[cpu])
+        for name, wall, cpu in (("ours", 0.5, 0.9), ("theirs", 1.5, 2.4), ("decode", 0.4, 0.45))
+    )
+    line = harness.Ratio(ours, theirs, target=3.0, cpu_target=4.0, parts=[part]).line()
+    assert "target 3x, reached; CPU target 4x, **missed**" in line
+    assert line.endswith("\n  - the CPU target 4x leaves 0.600 µs of CPU time: *decode* 0.450")
+    assert "\n" not in harness.Ratio(ours, theirs, target=3.0, parts=[part]).line()
 
 
 def test_text_is_the_same_to_vw_and_penstock(results):
