@@ -23,7 +23,7 @@ demo: install  ## the main job on bundled real data: race, drift, shadow, promot
 	@$(BIN)/penstock demo
 
 test: install  ## the test suite
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist loadgroup
 
 statistics: install  ## the simulations behind the gate's guarantee, at full size
 	@$(BIN)/python -m pytest -n auto -s -m statistics tests

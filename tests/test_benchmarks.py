@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks import growth, harness
 
+pytestmark = pytest.mark.xdist_group("benchmarks")  # one run of them is enough
+
 ROOT = Path(__file__).parents[1]
 
 

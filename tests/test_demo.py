@@ -8,6 +8,8 @@ import pytest
 
 from penstock import Predictor, SnapshotStore, config
 
+pytestmark = pytest.mark.xdist_group("demo")  # told once
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):

@@ -132,7 +132,7 @@ def run_with_kills(path, checkpoint, *, n_kills, seed, batch):
     return n_kills
 
 
-def test_killed_twenty_times(tmp_path):
+def test_killed_again_and_again(tmp_path):
     """SIGKILL at random moments: in learning, in storing a snapshot, in writing a checkpoint."""
     lines = [json.dumps(record) for record in events(6000)]
     for at in (10, 1500, 4000):
@@ -141,7 +141,7 @@ def test_killed_twenty_times(tmp_path):
     whole = runner.run(pipeline(tmp_path / "whole"))
     path = tmp_path / "killed.yaml"
     path.write_text(json.dumps(given(tmp_path / "killed")))
-    assert run_with_kills(path, tmp_path / "killed" / "checkpoint", n_kills=20, seed=0, batch=50) >= 5
+    assert run_with_kills(path, tmp_path / "killed" / "checkpoint", n_kills=10, seed=0, batch=50) >= 5
     resumed = runner.run(pipeline(tmp_path / "killed"))
     assert resumed.digest == whole.digest
     assert resumed.serving == whole.serving
