@@ -216,6 +216,9 @@ def _baseline(baseline: str | None, actions: tuple[str, ...], mode: Mode) -> int
 @lru_cache(maxsize=16)
 def _configured(actions: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[Row, ...] | None]:
     """Check what a snapshot was configured with, once."""
+    if not actions:
+        expected = "a list of actions, for the pipeline has none of its own that has not retired"
+        raise BadRecord(expected, None, path="$.actions")
     return actions_of(actions)
 
 

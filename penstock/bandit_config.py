@@ -208,6 +208,8 @@ class BanditPipeline(_Finite):
         for name in self.estimators:
             if name not in ESTIMATORS:
                 raise ValueError(f"`estimators` names {name!r}; known are {', '.join(ESTIMATORS)}")
+        if len(set(self.estimators)) < len(self.estimators):
+            raise ValueError(f"`estimators`: expected different ones, got {list(self.estimators)}")
         if "replay" in self.estimators and self.max_weight is None and not isinstance(self.source, Simulated):
             raise ValueError("`max_weight`: missing (replay accepts decisions in proportion to it)")
         for name in ("uniform", "logged", "best_fixed"):
@@ -223,6 +225,11 @@ class BanditPipeline(_Finite):
         if not (low < high and math.isfinite(high - low)):
             raise ValueError(
                 f"`reward_range`: expected the lower bound first, both finite, got {[low, high]}"
+            )
+        if isinstance(self.source, Simulated) and not low <= 0.0 < 1.0 <= high:
+            raise ValueError(
+                f"`reward_range`: expected one that holds 0 and 1, which is what the actions of as_bandit "
+                f"earn, got {[low, high]}"
             )
         default = self.rewards.default_reward
         joins = isinstance(self.source, Followed | Topics)

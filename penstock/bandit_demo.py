@@ -81,9 +81,9 @@ def _hand_over(environment: Environment) -> int:
     """Let the blind policy decide, and the others learn from its log until one has proved itself."""
     print(
         """The hand-over
-            `blind` decides first. `squarecb` and `linucb` learn from the log of what it decided, with the
-            probabilities that were logged, and never from a decision of their own. One of them takes over
-            once the gate has seen it earn more, on the same decisions.
+            Chance decides until `blind` has learned enough to. `squarecb` and `linucb` learn from the log
+            of what was decided, with the probabilities that were logged, and never from a decision of
+            their own. One of them takes over once the gate has seen it earn more, on the same decisions.
 
 What happens (decision: what)
 """

@@ -39,6 +39,7 @@ from penstock.state import State, digest, prefixed
 __all__ = ["BanditEvaluation", "evaluate"]
 
 _UNIFORM: Final = "uniform"
+_READ: Final = 4096
 _MAX_REASONS: Final = 10  # of bad records that are printed; the rest are counted
 
 _POINTS: Final = 200  # of a curve
@@ -148,7 +149,11 @@ class BanditEvaluation:
 
 
 def evaluate(
-    pipeline: BanditPipeline, *, limit: int | None = None, out: TextIO | None = None
+    pipeline: BanditPipeline,
+    *,
+    limit: int | None = None,
+    batch: int = _READ,
+    out: TextIO | None = None,
 ) -> BanditEvaluation:
     """Run every policy of a bandit pipeline, each on its own, and chance beside them.
 
@@ -157,6 +162,9 @@ def evaluate(
     pipeline : BanditPipeline
     limit : int, optional
         Stop after so many events.
+    batch : int
+        How many records of feedback are read, and decisions judged, at a time: with thousands of actions in
+        each, that is where the memory goes. Changes no result.
     out : text stream, optional
         Where it is said why the first few bad records are left out; None: nowhere.
 
@@ -183,7 +191,7 @@ def evaluate(
     if isinstance(source, Simulated):
         found = _simulated(pipeline, source, policies, limit, left_out)
     else:
-        found = _on_log(pipeline, source, policies, limit, left_out)
+        found = _on_log(pipeline, source, policies, limit, batch, left_out)
     state: State = {}
     for name, policy in policies.items():
         state |= prefixed(policy.state(), name)
@@ -296,7 +304,7 @@ def _environment(
     events = sources.build(source.of.kind, Task("multiclass"), **source.of.parameters)
     parts: list[Batch] = []
     n = 0
-    for chunk in events.chunks(None, 4096):
+    for chunk in events.chunks(None, _READ):
         parts.append(chunk.batch)
         left_out.take(chunk.rejected, len(chunk.batch))
         n += len(chunk.batch)
@@ -315,6 +323,7 @@ def _on_log(
     source: Log | Followed,
     policies: Mapping[str, bandits.Policy],
     limit: int | None,
+    batch: int,
     left_out: _LeftOut,
 ) -> dict[str, Any]:
     seen = _Seen()
@@ -324,7 +333,7 @@ def _on_log(
         nonlocal where
         room = math.inf if limit is None else limit
         read = (
-            _joined(pipeline, source, policies, left_out)
+            _joined(pipeline, source, policies, batch, left_out)
             if isinstance(source, Followed)
             else _read(pipeline, source, left_out)
         )
@@ -451,7 +460,11 @@ def _read(pipeline: BanditPipeline, source: Log, left_out: _LeftOut) -> Iterator
 
 
 def _joined(
-    pipeline: BanditPipeline, source: Followed, policies: Mapping[str, bandits.Policy], left_out: _LeftOut
+    pipeline: BanditPipeline,
+    source: Followed,
+    policies: Mapping[str, bandits.Policy],
+    batch: int,
+    left_out: _LeftOut,
 ) -> Iterator[tuple[Logged, Where]]:
     """Join what applications have logged; at the end, what still waits gets what it has."""
     joiner, retirements = pipeline.joiner(), Retirements(pipeline.retirements)
@@ -462,14 +475,16 @@ def _joined(
                 if isinstance(policy, Retires):
                     for arm in arms:
                         policy.retire(arm)
-            decisions = joined.decisions[low:high]
-            logged, unusable = to_logged(decisions, joined.rewards[low:high], pipeline=pipeline.name)
-            left_out.take(unusable, 0)
-            bad = {letter.where for letter in unusable}
-            places = [place for place in map(place_of, decisions) if place not in bad]
-            yield logged, places.__getitem__
+            for start in range(low, high, batch):
+                here = slice(start, min(start + batch, high))
+                decisions = joined.decisions[here]
+                logged, unusable = to_logged(decisions, joined.rewards[here], pipeline=pipeline.name)
+                left_out.take(unusable, 0)
+                bad = {letter.where for letter in unusable}
+                places = [place for place in map(place_of, decisions) if place not in bad]
+                yield logged, places.__getitem__
 
-    for chunk in FeedbackSource(source.path).chunks(None, 4096):
+    for chunk in FeedbackSource(source.path).chunks(None, batch):
         left_out.take(chunk.rejected, len(chunk.batch))
         yield from parts(joiner.take(chunk.batch))
     yield from parts(joiner.flush())

@@ -171,7 +171,7 @@ def _source(pipeline: AnyPipeline, source: Any, position: Mapping[str, Any] | No
     if given.get("bootstrap") is not None:
         yield from _kafka_source(given, source, position)
     elif isinstance(pipeline, BanditPipeline) and isinstance(pipeline.source, Followed):
-        yield _checked("source", _feedback, pipeline.source)
+        yield _checked("source", _feedback, pipeline.source, source, position)
     else:
         yield _checked("source", _first_record, source, position)
 
@@ -181,10 +181,8 @@ def _given(pipeline: AnyPipeline) -> Mapping[str, Any]:
     return source.parameters if isinstance(source, Component) else source.model_dump()
 
 
-def _feedback(spec: Followed) -> str:
-    if not Path(spec.path).is_dir() and not spec.follow:
-        raise DataError(f"no feedback at {spec.path}: there is no such directory")
-    return spec.path
+def _feedback(spec: Followed, source: Any, position: Mapping[str, Any] | None) -> str:
+    return f"{spec.path}: {_first_record(source, position)}"
 
 
 def _first_record(source: Any, position: Mapping[str, Any] | None) -> str:

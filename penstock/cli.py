@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from penstock.errors import ConfigError, PenstockError
 
@@ -93,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         default="gate",
         help="gate: models race, drift, and are promoted (the default); bandit: policies decide",
     )
-    demo.add_argument("--out", type=Path, default=Path("penstock-demo"), help="directory to write to")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIRECTORY",
+        help="where gate writes to (default: penstock-demo); bandit writes nothing",
+    )
 
     evaluate = command(
         "evaluate", _evaluate, "score learners on logged data: predict, score, then learn each event"
@@ -108,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_progress,
         default=2.0,
         metavar="N",
-        help="print a line every N events, or, with a decimal point, whenever the count has grown N-fold",
+        help="print a line every N events, or, with a decimal point, whenever the count has grown N-fold "
+        "(of learners; policies are told of at the end)",
     )
 
     run = command("run", _run, "learn from a source until it ends or SIGTERM comes; resumes where it was")
@@ -230,10 +236,12 @@ def _demo(arguments: argparse.Namespace) -> int:
     if arguments.name == "bandit":
         from penstock import bandit_demo
 
+        if arguments.out is not None:
+            raise ConfigError(f"--out {arguments.out}: `demo bandit` writes nothing")
         return bandit_demo.run()
     from penstock import demo
 
-    return demo.run(arguments.out)
+    return demo.run(arguments.out or Path("penstock-demo"))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -276,8 +284,10 @@ def _is_bandit(arguments: argparse.Namespace) -> bool:
     return config.read(arguments.config).get("task") == "bandit"
 
 
-def _bandit_pipeline(arguments: argparse.Namespace, *, kind: str = "log") -> BanditPipeline:
-    """Read a bandit pipeline; `kind` is what ``--data`` names."""
+def _bandit_pipeline(
+    arguments: argparse.Namespace, *, kind: Literal["log", "feedback"] = "log"
+) -> BanditPipeline:
+    """Read a bandit pipeline; `kind` is what ``--data`` names: a log, or the directory of feedback."""
     from penstock import bandit_config, config
 
     given = config.read(arguments.config)
@@ -285,12 +295,13 @@ def _bandit_pipeline(arguments: argparse.Namespace, *, kind: str = "log") -> Ban
     if arguments.seed is not None:
         given["seed"] = arguments.seed
     if arguments.data is not None:
-        source = given.get("source")
-        given["source"] = {
-            **(source if isinstance(source, dict) else {}),
-            "kind": "log",
-            "path": arguments.data,
-        }
+        source = given["source"] if isinstance(given.get("source"), dict) else {}
+        if source.get("kind") == "as_bandit":
+            raise ConfigError(
+                f"--data {arguments.data}: there is no place for it in {arguments.config}: the events of an "
+                f"as_bandit source are those of `source.of`"
+            )
+        given["source"] = {**source, "kind": kind, "path": arguments.data}
     pipeline = bandit_config.parse(given, where=str(arguments.config))
     if arguments.learner:
         pipeline = pipeline.restricted(arguments.learner)
@@ -301,7 +312,10 @@ def _evaluate_policies(arguments: argparse.Namespace) -> int:
     from penstock import bandit_evaluate
 
     result = bandit_evaluate.evaluate(
-        _bandit_pipeline(arguments), limit=arguments.limit, out=None if arguments.quiet else sys.stderr
+        _bandit_pipeline(arguments),
+        limit=arguments.limit,
+        batch=arguments.batch,
+        out=None if arguments.quiet else sys.stderr,
     )
     if not arguments.quiet or not arguments.json:
         print(*result.table(), sep="\n", file=sys.stderr)

@@ -509,6 +509,12 @@ class Engine:
         """The live learners; to be looked at only."""
         return {name: lane.learner for name, lane in self._lanes.items()}
 
+    @property
+    def serving_version(self) -> int | None:
+        """What serves, by its number in this run; None before the first promotion."""
+        version = self.shadow.serving_version if self.shadow is not None else None
+        return None if version is None else version.version
+
     def metrics(self) -> dict[str, dict[str, float]]:
         """Scores so far of every learner; see `penstock.metrics.Metrics.report`."""
         return {name: lane.metrics.report() for name, lane in self._lanes.items()}

@@ -194,6 +194,12 @@ class JoinedEngine:
                 position=f"decision {event.id!r}",
             )
 
+    @property
+    def serving_version(self) -> int | None:
+        """What serves, by its number in this run; None before the first promotion."""
+        version = self.bandit.shadow.serving_version
+        return None if version is None else version.version
+
     def metrics(self) -> dict[str, dict[str, float]]:
         """Nothing to put beside a snapshot's evidence: estimates, taken here, would depend on the reading."""
         return {name: {} for name in self.bandit.rules.policies}

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from penstock import checkpoints
 from penstock.bandit_config import BanditPipeline
+from penstock.checkpoints import Checkpoint
 from penstock.config import Pipeline
 from penstock.decisions import key_of
 from penstock.dedup import Dedup
@@ -214,13 +215,18 @@ def replay(
     ConfigError
         If it makes no sense for this pipeline.
     DataError
-        If the log ends before, or there is no such event, or the log does not have its beginning any more.
+        If the log ends before, or there is no such event, or the log does not have its beginning any more,
+        or it does not give what the checkpoint holds.
     StoreError
         If there is no journal, or it is damaged.
     """
     began = time.monotonic()
+    until = until or _default(pipeline, explain)
+    saved = _saved(pipeline) if until == "checkpoint" else None
     run = _Replay(_ending(pipeline), batch, explain)
-    run.to(_goal(pipeline, until, explain))
+    run.to(_goal(until, saved))
+    if saved is not None:
+        _check_same(pipeline, run.engine, saved)
     return Replayed(
         events=run.engine.n_events,
         digest=run.engine.digest(),
@@ -240,17 +246,22 @@ def _ending(pipeline: AnyPipeline) -> AnyPipeline:
     return pipeline.with_source(follow=False) if follows else pipeline
 
 
-def _goal(pipeline: AnyPipeline, until: str | None, explain: str | None) -> _Goal | None:
+def _default(pipeline: AnyPipeline, explain: str | None) -> str | None:
+    """Return where to stop if nobody says it; None: as soon as the event was explained."""
+    if explain is not None:
+        return None
+    has_one = pipeline.checkpoint is not None and pipeline.checkpoint.path.exists()
+    return "checkpoint" if has_one else "end"
+
+
+def _goal(until: str | None, saved: Checkpoint | None) -> _Goal | None:
     """Read a position; None: as soon as the event was explained."""
     if until is None:
-        if explain is not None:
-            return None
-        has_one = pipeline.checkpoint is not None and pipeline.checkpoint.path.exists()
-        until = "checkpoint" if has_one else "end"
+        return None
     if until == "end":
         return _End()
-    if until == "checkpoint":
-        return _at_checkpoint(pipeline)
+    if saved is not None:
+        return _at(saved)
     if until.isdecimal():
         return _Events(int(until))
     goal = _place(until)
@@ -271,15 +282,21 @@ def _place(text: str) -> _Goal | None:
     return None
 
 
-def _at_checkpoint(pipeline: AnyPipeline) -> _Goal:
-    spec = pipeline.checkpoint
-    saved = (
-        None
-        if spec is None
-        else checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
-    )
+def _saved(pipeline: AnyPipeline) -> Checkpoint:
+    saved = _load(pipeline)
     if saved is None:
         raise ConfigError("--until checkpoint: there is no checkpoint")
+    return saved
+
+
+def _load(pipeline: AnyPipeline) -> Checkpoint | None:
+    spec = pipeline.checkpoint
+    if spec is None:
+        return None
+    return checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
+
+
+def _at(saved: Checkpoint) -> _Goal:
     if not saved.position:
         return _Events(0)
     if "topics" in saved.position:
@@ -287,12 +304,21 @@ def _at_checkpoint(pipeline: AnyPipeline) -> _Goal:
     return _Exactly(saved.position)
 
 
+def _check_same(pipeline: AnyPipeline, engine: Any, saved: Checkpoint) -> None:
+    """Check that what was learned from the log is what the checkpoint holds, at its position."""
+    held, _ = parts(pipeline)
+    held.restore(saved.state)
+    if engine.digest() != held.digest():
+        raise DataError(
+            f"the log gives {engine.n_events:,} events and digest {engine.digest()} at the position of the "
+            f"checkpoint, which holds {held.n_events:,} and {held.digest()}: this is not, or not all of, the "
+            f"log that was learned (rotated feedback has to be put together again)"
+        )
+
+
 def _first_version(pipeline: AnyPipeline) -> int:
     """Return what the store's numbers of versions are ahead of the engine's, as the checkpoint says."""
-    spec = pipeline.checkpoint
-    if spec is None:
-        return 0
-    saved = checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
+    saved = _load(pipeline)
     return 0 if saved is None else int(saved.extra["first_version"])
 
 
@@ -340,8 +366,9 @@ class _Replay:
             size = self._learn_to(goal, size)
         if isinstance(goal, _Exactly) and self.position != goal.position:
             raise DataError(
-                f"{goal.text} is {dict(goal.position)}, and the log gives {dict(self.position or {})}: "
-                f"files that grew together were read in another order then, which nothing has written down"
+                f"{goal.text} is {dict(goal.position)}, and the log gives {dict(self.position or {})}: files "
+                f"that grew together were read in another order then, which nothing has written down, or "
+                f"they have been rotated since"
             )
         self._check_explained()
 

@@ -89,6 +89,8 @@ class _Engine(Protocol):
     def n_events(self) -> int: ...
     @property
     def classes(self) -> list[str]: ...
+    @property
+    def serving_version(self) -> int | None: ...
     def ticks(self, events: Any) -> Iterator[Any]: ...
     def progress(self, events: Any) -> list[Notice]: ...
     def metrics(self) -> dict[str, dict[str, float]]: ...
@@ -199,10 +201,23 @@ class _Run:
             self._position = self._saved_position = saved.position or None
             self._first_version = int(saved.extra["first_version"])
             self._first_sequence = int(saved.extra["first_sequence"])
+            self._look_for_serving()
         self._outputs = Outputs(pipeline, saved.extra if saved is not None else {})
         self._letters = self._outputs.letters
         self._resumed_at = self._engine.n_events
         self._saved_at = (self._engine.n_events, time.monotonic())
+
+    def _look_for_serving(self) -> None:
+        """Warn if what serves, as the engine knows it, is not in the store: nobody else would notice."""
+        serving = self._engine.serving_version
+        if self._store is None or serving is None or self._store.peek("serving") is not None:
+            return
+        _log.warning(
+            "%s: nothing serves, and version %d did when the checkpoint was written: has the directory been "
+            "moved? Applications have no model before the next promotion",
+            self._store.path,
+            self._first_version + serving,
+        )
 
     def until_end(self, batch: int, should_stop: Callable[[], bool]) -> Outcome:
         error: BaseException | None = None

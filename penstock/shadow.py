@@ -235,14 +235,16 @@ class Shadow:
     def renew(self, event: int, contender: Contender, reason: str) -> list[Notice]:
         """Let what the serving learner knows now serve at once, whatever the evidence, and unwatched.
 
-        For when what serves must not serve any longer, nor come back.
+        For when what serves must not serve any longer, nor come back: the new version has no parent, so that
+        a rollback by hand does not lead there either.
         """
         if self._serving is None:
             return []
         self.unwatch()
         name = self._serving.learner
         text = f"{name} serves anew, as {reason}"
-        return [self._serve(self._version(name, contender, event), event, "promoted", "refresh", text, {})]
+        notice = self._serve(self._version(name, contender, event), event, "promoted", "refresh", text, {})
+        return [replace(notice, parent=None)]
 
     def _take_back(self, event: int) -> list[Notice]:
         watch, bad = self._watch, self._serving

@@ -42,8 +42,8 @@ class FileSink:
 
     Any number of threads and processes may share the files: a record is one write to the end of a file,
     which a local file system does not interleave with another. (A network file system may.) A process
-    that is killed can leave a torn last line: readers wait for its end, and the next sink to be opened
-    ends it, so that it is one bad record and does not take the one after it along.
+    that is killed, or a disk that is full, can leave a torn last line: readers wait for its end, and
+    whoever writes next ends it, so that it is one bad record and does not take the one after it along.
 
     To rotate a file, move it: the next record makes another one in its place.
 
@@ -105,13 +105,12 @@ class FileSink:
         try:
             if not file.is_at(self.path / _FILES[type(event)]):  # it was rotated away
                 file = self._files[type(event)] = _File(self.path / _FILES[type(event)])
-            written = os.write(file.descriptor, line)
+            written = file.append(line)
             if self._fsync:
                 os.fsync(file.descriptor)
         except OSError as error:
             raise StoreError(f"cannot write {self.path / _FILES[type(event)]}: {error.strerror}") from error
-        if written < len(line):  # the disk is full: end the torn line, if that is still possible
-            os.write(file.descriptor, b"\n")
+        if written < len(line):  # the disk is full
             raise StoreError(
                 f"cannot write {self.path / _FILES[type(event)]}: {written} of {len(line)} bytes fit"
             )
@@ -128,8 +127,17 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._end_line()
+
+    def append(self, line: bytes) -> int:
+        """Write a line behind the last one, wherever that was torn; return how many of its bytes fit."""
+        self._end_line()
+        return os.write(self.descriptor, line)
+
+    def _end_line(self) -> None:
+        """End a torn line; one that another process is just writing gets a blank line behind it."""
         size = os.fstat(self.descriptor).st_size
-        if size and os.pread(self.descriptor, 1, size - 1) != b"\n":  # torn by a crash
+        if size and os.pread(self.descriptor, 1, size - 1) != b"\n":
             os.write(self.descriptor, b"\n")
 
     def is_at(self, path: Path) -> bool:

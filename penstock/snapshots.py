@@ -346,7 +346,10 @@ class SnapshotStore:
             if to is None:
                 to = self.manifest(current.version)["parent"]
             if to is None:
-                raise StoreError(f"{self._path}: version {current.version} serves and has no parent")
+                raise StoreError(
+                    f"{self._path}: version {current.version} serves and has no parent to go back to; "
+                    f"say which version is to serve"
+                )
             # Held first: if this is cut short in between, no promotion undoes what was asked for.
             self._move("held", self.peek("held"), Alias(to, None), "set")
             self._move("serving", current, Alias(to, current.sequence), "rollback")

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -488,6 +489,32 @@ def test_a_torn_line_takes_no_other_along(tmp_path):
     sink.close()
     events, rejected, _ = parse_lines(file.read_bytes()[size:], name="r", first_line=2)
     assert ([event.id for event in events], [each.where for each in rejected]) == (["c"], ["r:2"])
+
+
+def test_a_line_torn_by_a_full_disk_is_ended_as_soon_as_there_is_room(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink, kept = FileSink(tmp_path), []
+
+    def send(id_):
+        sink.send(RewardEvent(id=id_, time=1.0, value=1.0))
+        kept.append(id_)
+
+    send("before")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60, hard))  # what a disk says that is full
+    try:
+        for id_ in ("torn", "refused"):
+            with pytest.raises(StoreError, match="cannot write"):
+                send(id_)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    send("after")
+    file = tmp_path / "rewards.jsonl"
+    with file.open("ab") as other:  # another process, and no room for the end of its line either
+        other.write(b'{"id":"torn too')
+    send("last")
+    events, rejected, _ = parse_lines(file.read_bytes(), name="r")
+    assert [event.id for event in events] == kept == ["before", "after", "last"]
+    assert [each.where for each in rejected] == ["r:2", "r:4"]
 
 
 def test_what_a_file_cannot_take_is_an_error(tmp_path):

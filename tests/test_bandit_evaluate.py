@@ -64,11 +64,28 @@ def test_log_is_evaluated_off_policy(tmp_path):
     assert result.policies["greedy"]["max_weight"] <= 2.0
 
 
+def test_how_much_is_read_at_a_time_changes_nothing(tmp_path):
+    for name in ("decisions", "rewards"):
+        with (tmp_path / f"{name}.jsonl").open("w") as file:
+            for i in range(300):
+                record = {"id": str(i), "time": float(i)}
+                if name == "decisions":
+                    made = {"actions": ["a", "b"], "action": "ab"[i % 2], "propensity": 0.5}
+                    record |= {"context": {"hour": i % 24}, **made}
+                else:
+                    record["reward"] = float(i % 2)
+                file.write(json.dumps(record) + "\n")
+    given = {**SIMULATED, "source": {"kind": "feedback", "path": str(tmp_path)}, "rewards": {"window_s": 5}}
+    whole, parts = (bandit_evaluate.evaluate(bandit_config.parse(given), batch=batch) for batch in (4096, 7))
+    assert (parts.digest, parts.policies) == (whole.digest, whole.policies)
+
+
 def test_command_line_prints_the_same_keys_as_for_learners(tmp_path, capsys):
     write(tmp_path / "log.jsonl")
     path = tmp_path / "p.yaml"
     path.write_text(json.dumps({**SIMULATED, "max_weight": 2.0}))
     assert cli.main(["evaluate", str(path), "--data", str(tmp_path / "log.jsonl"), "--json", "-q"]) == 2
+    assert "the events of an as_bandit source are" in capsys.readouterr().err
     source = {"kind": "log", "path": "elsewhere.jsonl"}
     path.write_text(json.dumps({**SIMULATED, "source": source, "max_weight": 2.0}))
     assert cli.main(["evaluate", str(path), "--data", str(tmp_path / "log.jsonl"), "--json", "-q"]) == 0
@@ -257,6 +274,8 @@ def test_headings_keep_apart(tmp_path):
         ),
         ({"estimators": ["dm", "guess"]}, "`estimators` names 'guess'"),
         ({"reward_range": [1, 0]}, "`reward_range`: expected the lower bound first"),
+        ({"reward_range": [2, 3]}, "`reward_range`: expected one that holds 0 and 1, which is what"),
+        ({"estimators": ["dr", "dr"]}, "`estimators`: expected different ones, got ['dr', 'dr']"),
         ({"source": {"kind": "as_bandit"}}, "missing"),
         ({"learners": {}}, "`learners`: unknown key"),
         ({"drift": [{"kind": "adwin"}]}, "`drift`: detectors watch learners, not policies"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from penstock import Predictor, SnapshotStore, config
+from penstock import Predictor, SnapshotStore, cli, config
 
 pytestmark = pytest.mark.xdist_group("demo")  # told once
 
@@ -22,6 +22,11 @@ def demo(tmp_path_factory):
         check=False,
     )
     return directory, found
+
+
+def test_where_nothing_is_written_no_place_is_taken(capsys):
+    assert cli.main(["demo", "bandit", "--out", "somewhere"]) == 2
+    assert "`demo bandit` writes nothing" in capsys.readouterr().err
 
 
 def test_the_story(demo):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from penstock import checkpoints, config, runner
+from penstock.bandit_config import parse as parse_bandit
 from penstock.checkup import checks
 from penstock.tensors import read, write
 
@@ -46,7 +47,8 @@ def configured(given, **changes):
 
 def looked_at(given, **options):
     """Run the checks; return what each found, or the problem."""
-    found = checks(lambda: config.parse(given), **options)
+    parse = parse_bandit if given.get("task") == "bandit" else config.parse
+    found = checks(lambda: parse(given), **options)
     return {check.what: str(check.problem) if check.problem else f"ok {check.found}" for check in found}
 
 
@@ -130,6 +132,26 @@ class TestDryRun:
         assert sum(line.startswith("problem") for line in done.stdout.splitlines()) == 5
         assert waiting["lock"] == "ok another run is using the checkpoint state/checkpoint"
         assert waiting["monitor"].startswith("ok ")
+
+    def test_feedback_that_has_gone(self, given):
+        log = Path("log")
+        log.mkdir()
+        record = {"time": 1.0, "context": {}, "actions": ["a", "b"], "action": "a", "propensity": 0.5}
+        lines = [json.dumps({**record, "id": f"d{i}", "time": float(i)}) for i in range(50)]
+        (log / "decisions.jsonl").write_text("\n".join(lines) + "\n")
+        (log / "rewards.jsonl").write_text("")
+        bandit = {
+            "task": "bandit",
+            "source": {"kind": "feedback", "path": "log"},
+            "policies": {"a": {"kind": "ucb1"}},
+            "rewards": {"window_s": 5},
+            "checkpoint": {"path": "state/bandit"},
+        }
+        assert looked_at(bandit)["source"] == "ok log: the next record can be read"
+        runner.run(parse_bandit(bandit))
+        assert looked_at(bandit)["source"] == "ok log: nothing comes after the checkpoint"
+        (log / "decisions.jsonl").unlink()
+        assert "decisions.jsonl" in looked_at(bandit)["source"]
 
     def test_no_broker(self, given):
         kafka = {"kind": "kafka", "bootstrap": "127.0.0.1:1", "topics": ["a", "b"], "connect_timeout_s": 0.5}

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 
@@ -185,6 +186,18 @@ def test_a_bandit_is_replayed_and_explained(bandit):
     for told in (*by_id["policies"].values(), by_id["serving"]):
         assert sum(told["pmf"].values()) == pytest.approx(1)
     assert replay(bandit, until="end").digest == replay(bandit, until="end", explain="d400").digest
+
+
+def test_a_log_that_is_not_what_was_learned_is_no_proof(bandit):
+    runner.run(bandit)
+    rewards = Path(bandit.source.path, "rewards.jsonl")
+    lines = rewards.read_text().splitlines()
+    places = [i for i in range(100, 600) if '"reward": 1.0' in lines[i]]  # behind the head
+    lines[places[0]] = lines[places[0]].replace('"reward": 1.0', '"reward": 0.0')
+    rewards.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"at the position of the checkpoint, which holds 5\d\d and"):
+        replay(bandit)
+    assert replay(bandit, until="end").events > 500
 
 
 def test_the_command(given, tmp_path, capsys):

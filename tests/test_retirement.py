@@ -16,6 +16,7 @@ from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.joined_engine import JoinedEngine
 from penstock.joiner import Joiner
 from penstock.retirement import Retirements
+from penstock.snapshots import SnapshotStore
 
 ARMS = ("news", "sport", "film")
 
@@ -186,6 +187,21 @@ def test_a_list_that_grows_does_not_invalidate_the_checkpoint_and_a_replay_agree
         runner.run(pipeline("b", "retired: {film: 1970-01-01T00:05:00Z, sport: 1970-01-01T00:05:00Z}"))
     with pytest.raises(StoreError, match="cannot come back"):
         runner.run(pipeline("b"))
+
+
+def test_no_rollback_by_hand_leads_back_to_the_arm_either(pipeline, tmp_path):
+    more = f"""retired: {{film: 1970-01-01T00:05:00Z}}
+tick: 32
+shadow: {{refresh_every: 64}}
+snapshots: {{path: {tmp_path / "snapshots"}}}
+"""
+    notices = []
+    runner.run(pipeline("a", more), on_notice=notices.append)
+    (anew,) = [notice for notice in notices if "serves anew, as" in notice.text]
+    store = SnapshotStore(tmp_path / "snapshots")
+    store.rollback(anew.version)
+    with pytest.raises(StoreError, match=f"version {anew.version} serves and has no parent to go back to"):
+        store.rollback()
 
 
 def test_evaluation_retires_where_the_daemon_does(pipeline):

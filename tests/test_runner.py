@@ -112,6 +112,18 @@ def test_stopping_when_asked_loses_nothing(tmp_path):
     assert (resumed.resumed_at, resumed.digest, resumed.serving) == (800, whole.digest, whole.serving)
 
 
+def test_a_store_that_has_gone_is_noticed(tmp_path, caplog):
+    write(tmp_path / "events.jsonl", events(3000))
+    asked = iter([False] * 9 + [True])
+    runner.run(pipeline(tmp_path / "run"), batch=200, should_stop=lambda: next(asked))
+    assert "nothing serves" not in caplog.text
+    (tmp_path / "run" / "snapshots").rename(tmp_path / "elsewhere")
+    runner.run(pipeline(tmp_path / "run"))
+    (warning,) = [record.message for record in caplog.records if "nothing serves" in record.message]
+    serving = SnapshotStore(tmp_path / "elsewhere").peek("serving").version
+    assert f"version {serving} did when the checkpoint was written" in warning
+
+
 def run_with_kills(path, checkpoint, *, n_kills, seed, batch):
     """Run a configuration until it ends by itself, killing it at random moments; return how often."""
     chance = random.Random(seed)
