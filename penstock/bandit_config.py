@@ -255,9 +255,8 @@ class BanditPipeline(_Finite):
     @property
     def rules(self) -> BanditRules:
         """What the engine is to do; effects, here in the unit of rewards, are brought to the gate's scale."""
-        max_weight = self.max_weight or DEFAULT_MAX_WEIGHT
         low, high = self.reward_range
-        shadow, unit = self.shadow.rules, (high - low) * max_weight
+        shadow, unit = self.shadow.rules, (high - low) * (self.max_weight or DEFAULT_MAX_WEIGHT)
         shadow = replace(
             shadow,
             min_effect=shadow.min_effect / unit,
@@ -268,7 +267,7 @@ class BanditPipeline(_Finite):
             policies={n: PolicySpec(kind=p.kind, parameters=p.parameters) for n, p in self.policies.items()},
             shadow=shadow,
             reward_range=self.reward_range,
-            max_weight=max_weight,
+            max_weight=self.max_weight,
             estimators=self.estimators,
             tick=self.tick,
             seed=self.seed,

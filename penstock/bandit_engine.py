@@ -55,8 +55,10 @@ class BanditRules:
         Effects are on the scale of rewards divided by ``max_weight`` times their range.
     reward_range : two numbers
         Lowest and highest reward there can be; every policy that needs a range has this one.
-    max_weight : float
-        No action may have had a logged probability below 1 / max_weight, or the gate does not judge it.
+    max_weight : float, optional
+        No action may have had a logged probability below 1 / max_weight, or the gate does not judge it. The
+        estimators know no bound where it is not given; the gate, which needs one, then takes
+        `DEFAULT_MAX_WEIGHT`.
     estimators : sequence of str
         See `penstock.bandits.estimators`; chosen apart from how the policies learn.
     """
@@ -64,7 +66,7 @@ class BanditRules:
     policies: Mapping[str, PolicySpec]
     shadow: ShadowRules = field(default_factory=ShadowRules)
     reward_range: tuple[float, float] = (0.0, 1.0)
-    max_weight: float = DEFAULT_MAX_WEIGHT
+    max_weight: float | None = None
     estimators: Sequence[str] = ("dr", "ips", "snips")
     tick: int = 256
     seed: int = 0
@@ -74,8 +76,17 @@ class BanditRules:
             raise ConfigError("`policies`: expected at least one")
         if _BASELINE in self.policies:
             raise ConfigError(f"`policies.{_BASELINE}`: this is the name of the baseline; choose another")
-        if not self.max_weight >= 1.0:
+        if not self.gate_weight >= 1.0:
             raise ConfigError(f"`max_weight`: expected a number >= 1, got {self.max_weight}")
+
+    @property
+    def gate_weight(self) -> float:
+        """The `max_weight` that the gate goes by."""
+        return DEFAULT_MAX_WEIGHT if self.max_weight is None else self.max_weight
+
+    def evaluation(self) -> Evaluation:
+        """Make what judges one policy on the log."""
+        return Evaluation(self.estimators, reward_range=self.reward_range, max_weight=self.max_weight)
 
 
 class _Lane:
@@ -86,7 +97,7 @@ class _Lane:
         self.kind = spec.kind
         parameters = bandits.with_range(spec.kind, spec.parameters, rules.reward_range)
         self.policy: Policy = bandits.build(spec.kind, seed=rules.seed, **parameters)
-        self.evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
+        self.evaluation = rules.evaluation()
         self.recent_loss = Fading()
 
     def contender(self) -> Contender:
@@ -134,9 +145,9 @@ class BanditEngine:
         self.n_events = 0
         self._lanes = {name: _Lane(name, rules) for name in rules.policies}
         self._baseline = Uniform()
-        self._baseline_evaluation = Evaluation(rules.estimators, reward_range=rules.reward_range)
+        self._baseline_evaluation = rules.evaluation()
         self._model = LearnedReward(reward_range=rules.reward_range, seed=rules.seed)
-        self._overlap = Overlap(rules.max_weight)
+        self._overlap = Overlap(rules.gate_weight)
         self.shadow = Shadow(
             rules.shadow, serving=next(iter(rules.policies)), load=bandits.load_policy, baseline="chance"
         )
@@ -260,7 +271,7 @@ class BanditEngine:
 
     def _look_at_overlap(self) -> list[Notice]:
         """Void what was compared beyond the bound, and say so where nothing can be compared at all."""
-        overlap, max_weight = self._overlap, self.rules.max_weight
+        overlap, max_weight = self._overlap, self.rules.gate_weight
         missing = self._baseline_evaluation.never_taken(overlap.hopeless) - overlap.retired
         void = ""
         if overlap.is_broken:
@@ -291,9 +302,9 @@ class BanditEngine:
     def _losses(self, pmf: NDArray[np.float64], logged: Logged) -> NDArray[np.float64]:
         """Return 1 - w r / max_weight of each decision, in [0, 1]."""
         low, high = self.rules.reward_range
-        weights = np.minimum(pmf[logged.entries] / logged.propensities, self.rules.max_weight)
+        weights = np.minimum(pmf[logged.entries] / logged.propensities, self.rules.gate_weight)
         losses: NDArray[np.float64] = 1.0 - weights * (logged.rewards - low) / (
-            (high - low) * self.rules.max_weight
+            (high - low) * self.rules.gate_weight
         )
         return losses
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from penstock import bandits
 from penstock.bandit_engine import BanditEngine, BanditRules, PolicySpec
+from penstock.bandits.off_policy import evaluate_policies
 from penstock.decisions import Logged, Offers, draw, key_of
 from penstock.errors import BadRecord, ConfigError
 from penstock.trials import ShadowRules
@@ -148,6 +150,23 @@ def test_rules_are_checked():
         BanditRules(policies={"uniform": PolicySpec(kind="greedy")})
     with pytest.raises(ConfigError, match="max_weight"):
         BanditRules(policies={"a": PolicySpec(kind="greedy")}, max_weight=0.5)
+
+
+@pytest.mark.parametrize("max_weight", [None, 3.0])
+def test_the_declared_bound_reaches_the_estimators(max_weight):
+    """An engine says of a log what an evaluation says; the bound that the gate assumes is none of it."""
+    names = ("ips", "replay") if max_weight else ("ips",)
+    events, uniform = log(400), {"uniform": bandits.build("uniform").freeze()}
+    rules = BanditRules(policies=RULES.policies, estimators=names, max_weight=max_weight)
+    engine = BanditEngine(rules)
+    engine.progress(events)
+    alone = evaluate_policies([events], uniform, estimators=names, max_weight=max_weight)
+    assert engine.reports()["uniform"] == alone.policies["uniform"]
+
+
+def test_replay_needs_a_declared_bound():
+    with pytest.raises(ConfigError, match="max_weight: has to be given"):
+        BanditEngine(BanditRules(policies=RULES.policies, estimators=["replay"]))
 
 
 # --- logs that do not say ---------------------------------------------------------------------------------

@@ -453,3 +453,9 @@ def test_a_run_says_what_became_of_feedback(tmp_path, capsys):
         "feedback since the beginning: 3 decisions, 2 emitted, 1 defaulted, 2 rewards, 1 used, "
         "1 unknown rewards, 1 waiting, 2 learned"
     )
+
+
+def test_a_run_estimates_by_replay_within_the_declared_bound(tmp_path):
+    more = "policies: {a: {kind: ucb1}}\nestimators: [replay]\nmax_weight: 4\n"
+    events = [decided(i) for i in range(40)]
+    assert main(["run", str(page(tmp_path, [*events, *END], more))]) == 0

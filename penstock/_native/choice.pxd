@@ -8,10 +8,12 @@ cdef enum:
     PRIOR = 0     # slot of an arm of which nothing is known
 
 
-cdef inline Py_ssize_t eligible(const int64_t* slots, Py_ssize_t k) noexcept nogil:
-    """How many of the offered may be chosen; 0 if all are retired, and then all may."""
+cdef inline Py_ssize_t eligible(const int64_t* slots, Py_ssize_t k, Py_ssize_t most) noexcept nogil:
+    """How many of the offered may be chosen, counted up to `most`; 0 if all are retired, and then all may."""
     cdef Py_ssize_t j, count = 0
     for j in range(k):
+        if count == most:
+            break
         count += slots[j] != RETIRED
     return count
 
@@ -19,14 +21,19 @@ cdef inline Py_ssize_t eligible(const int64_t* slots, Py_ssize_t k) noexcept nog
 cdef inline void split_maximum(const double* index, double* p, Py_ssize_t k) noexcept nogil:
     """All mass on the largest index, in equal parts where several are."""
     cdef double best = -INFINITY
-    cdef Py_ssize_t j, ties = 0
+    cdef Py_ssize_t j, first = 0, ties = 0, left
     for j in range(k):
+        p[j] = 0.0
         if index[j] > best:
-            best = index[j]
-    for j in range(k):
+            best, first, ties = index[j], j, 0
         ties += index[j] == best
-    for j in range(k):
-        p[j] = 1.0 / ties if index[j] == best else 0.0
+    left = ties
+    j = first
+    while left:
+        if index[j] == best:
+            p[j] = 1.0 / ties
+            left -= 1
+        j += 1
 
 
 cdef inline void histogram(
@@ -61,10 +68,11 @@ cdef inline void histogram(
 
 cdef inline void settle(double* p, const int64_t* slots, Py_ssize_t k, double floor) noexcept nogil:
     """Mix the floor in over those that may be chosen."""
-    cdef Py_ssize_t j, n = eligible(slots, k)
+    cdef Py_ssize_t j, n
     cdef double least
     if floor <= 0.0:
         return
+    n = eligible(slots, k, k)
     least = floor / (n if n else k)
     for j in range(k):
         if n == 0 or slots[j] != RETIRED:

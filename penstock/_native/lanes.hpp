@@ -34,6 +34,16 @@ struct Register {
     typedef double Unaligned __attribute__((vector_size(8 * N), aligned(8), may_alias));
 };
 
+// The sum of a register's numbers: its upper half is added to the lower one, until one number is left. Halves are
+// taken whole, as GCC does not see by itself that sums of single numbers could be.
+PENSTOCK_INLINE double total(const Register<2>::Value& v) { return v[0] + v[1]; }
+PENSTOCK_INLINE double total(const Register<4>::Value& v) {
+    return total(Register<2>::Value{v[0], v[1]} + Register<2>::Value{v[2], v[3]});
+}
+PENSTOCK_INLINE double total(const Register<8>::Value& v) {
+    return total(Register<4>::Value{v[0], v[1], v[2], v[3]} + Register<4>::Value{v[4], v[5], v[6], v[7]});
+}
+
 // Eight numbers, in registers of N.
 template <int N>
 struct Lanes {
@@ -71,8 +81,10 @@ struct Lanes {
         return product;
     }
     PENSTOCK_INLINE double total() const {
-        const Lanes& v = *this;
-        return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+        Lanes sum = *this;  // ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)), whatever N is
+        for (int half = PARTS / 2; half > 0; half /= 2)
+            for (int k = 0; k < half; k++) sum.part[k] += sum.part[k + half];
+        return wide::total(sum.part[0]);
     }
 };
 

@@ -268,32 +268,39 @@ PENSTOCK_BY_WIDTH(
      double* means, double* forms, double* squares),
     m, mean, x, n, lanes, means, forms, squares)
 
-// x'mean and x'Wx of eight rows of n numbers, W diagonal, in whatever order is fast: to bound what is measured
-// in its order.
+// What an action must pass to be measured: mean + reach * sqrt(form) is not below `best`, or its form is outside
+// of the limits between which that bounds what would be measured. Both start from what all actions share.
+struct Bar {
+    double mean, form, reach, least_form, largest_form, best;
+};
+
+// Which of eight rows of n numbers pass, a bit each. With y = x * scales, x'mean is y'means and the form y'y, taken in
+// whatever order is fast. Both arrays have zeros to a whole block: there a row is read on into the next one, and
+// after the last one there is a block to read. What is no number there lets the row pass: it is never ruled out
+// wrongly.
 template <int N>
-static PENSTOCK_INLINE void size_up_by(
-    const double* rows, ptrdiff_t n, const double* mean, const double* weights, double* means, double* forms
+static PENSTOCK_INLINE uint32_t contenders_by(
+    const double* rows, ptrdiff_t n, const double* scales, const double* means, const Bar* bar
 ) {
-    const ptrdiff_t whole = n / LANES * LANES;
+    uint32_t passed = 0;
     for (ptrdiff_t l = 0; l < LANES; l++, rows += n) {
-        Lanes<N> first, form;
-        for (ptrdiff_t j = 0; j < whole; j += LANES) {
-            const Lanes<N> y(rows + j);
-            first += y * Lanes<N>(mean + j);
-            form += y * y * Lanes<N>(weights + j);
+        Lanes<N> mean, square;
+        for (ptrdiff_t j = 0; j < n; j += LANES) {
+            const Lanes<N> y = Lanes<N>(rows + j) * Lanes<N>(scales + j);
+            mean += y * Lanes<N>(means + j);
+            square += y * y;
         }
-        means[l] = first.total();
-        forms[l] = form.total();
-        for (ptrdiff_t j = whole; j < n; j++) {
-            means[l] += rows[j] * mean[j];
-            forms[l] += rows[j] * rows[j] * weights[j];
-        }
+        const double form = bar->form + square.total();
+        const double bound = bar->mean + mean.total() + bar->reach * std::sqrt(form);
+        const bool fails = (form >= bar->least_form) & (form <= bar->largest_form) & (bound < bar->best);
+        passed |= uint32_t(!fails) << l;
     }
+    return passed;
 }
 PENSTOCK_BY_WIDTH(
-    void, size_up,
-    (const double* rows, ptrdiff_t n, const double* mean, const double* weights, double* means, double* forms),
-    rows, n, mean, weights, means, forms)
+    uint32_t, contenders,
+    (const double* rows, ptrdiff_t n, const double* scales, const double* means, const Bar* bar),
+    rows, n, scales, means, bar)
 
 // Weights of which the sum of weight * x^2 is not below x'Mx for any x: Gershgorin's sums of |M| along the rows,
 // taken with the diagonal scaled to 1, so that features may be of any size. Both arrays have room for

@@ -8,7 +8,7 @@ Sums are taken in eight lanes whatever the width of the processor's registers, a
 results do not depend on the machine.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint32_t
 
 cdef extern from "packed.hpp" nogil:
     Py_ssize_t LANES "packed::LANES"
@@ -35,8 +35,9 @@ cdef extern from "packed.hpp" nogil:
     void measure_panel "packed::measure_panel"(
         const double* m, const double* mean, const double* x, Py_ssize_t n, Py_ssize_t lanes,
         double* means, double* forms, double* squares) noexcept
-    void size_up "packed::size_up"(
-        const double* rows, Py_ssize_t n, const double* mean, const double* weights,
-        double* means, double* forms) noexcept
+    struct Bar "packed::Bar":
+        double mean, form, reach, least_form, largest_form, best
+    uint32_t contenders "packed::contenders"(
+        const double* rows, Py_ssize_t n, const double* scales, const double* means, const Bar* bar) noexcept
     void majorant "packed::majorant"(
         const double* m, Py_ssize_t rows, double* inverse, double* weights) noexcept

@@ -39,9 +39,8 @@ from libcpp.vector cimport vector
 from penstock._native.chance cimport gamma, mix, normal, stream
 from penstock._native.choice cimport PRIOR, RETIRED, eligible, histogram, settle, split_maximum
 from penstock._native.packed cimport (
-    LANES, PANEL, all_within, axpy, dense_dot, dense_form, dense_product, factor, fill_lane, invert,
-    majorant, measure_panel, padded, rank_one, scale, size_up, sparse_form, sparse_product, sparse_rank_one,
-    start,
+    LANES, PANEL, Bar, all_within, axpy, contenders, dense_dot, dense_form, dense_product, factor, fill_lane,
+    invert, majorant, measure_panel, padded, rank_one, scale, sparse_form, sparse_product, sparse_rank_one, start,
 )
 
 cdef enum:
@@ -168,6 +167,7 @@ cdef struct Matrix:
     const int64_t* indptr
     const uint32_t* indices
     const double* values
+    Py_ssize_t size  # of the last two
 
 
 cdef struct Layout:
@@ -302,9 +302,10 @@ cdef void put_row(FeatureIndex index, Gatherer* g, Vector* v, const Matrix* matr
 
 
 cdef bint alike(const Gatherer* g, const Matrix* matrix, Py_ssize_t i) noexcept nogil:
-    """Whether rows i to i + LANES - 1 have the features of the row gathered last, each in its own place."""
+    """Whether rows i to i + LANES - 1 have the features of the row gathered last, each in its own place; and
+    whether LANES values more can be read, as `contenders` does."""
     cdef Py_ssize_t low = matrix.indptr[i], n = g.second.size(), l
-    if not (n and g.replayable and g.straight):
+    if not (n and g.replayable and g.straight and low + LANES * (n + 1) <= matrix.size):
         return False
     for l in range(1, LANES + 1):
         if matrix.indptr[i + l] != low + l * n:
@@ -366,6 +367,7 @@ cdef int bind_features(Matrix* matrix, const int64_t[::1] indptr, const uint32_t
     matrix.indptr = &indptr[0]
     matrix.indices = &indices[0] if indices.shape[0] else NULL
     matrix.values = &values[0] if values.shape[0] else NULL
+    matrix.size = values.shape[0]
     return 0
 
 
@@ -507,11 +509,11 @@ cdef cppclass Panel:
     vector[double] memory
     double* x                # as in `packed`; starts a line of the processor's cache
     Py_ssize_t lanes         # how many there are
-    double best              # largest bound found yet in this event
-    vector[double] weights   # the variance of x is not above form = sum of weight * x²,
-    double reach             # nor its bound above x'mean + reach * sqrt(form),
-    double least_form        # if form is within these limits
-    double largest_form
+    vector[double] weights   # the variance of x is not above the sum of weight * x²
+    Bar bar                  # `best` is the largest bound found yet in this event
+    bint lined_up            # the bar is that of actions like the one gathered last, whose own features have
+    double* own_scales       # the roots of these weights, and these means divided by them
+    double* own_means
     vector[Py_ssize_t] actions
     vector[double] means
     vector[double] forms
@@ -519,7 +521,8 @@ cdef cppclass Panel:
 
     __init__():
         this.lanes = 0
-        this.x = NULL
+        this.x = this.own_scales = this.own_means = NULL
+        this.lined_up = False
         this.actions.resize(PANEL)
         this.means.resize(PANEL)
         this.forms.resize(PANEL)
@@ -527,8 +530,11 @@ cdef cppclass Panel:
 
 
 cdef void reserve(Panel* panel, Py_ssize_t features) noexcept:
-    panel.memory.resize(features * PANEL + LANES)
+    cdef Py_ssize_t row = padded(features)
+    panel.memory.resize(features * PANEL + 2 * row + LANES)
     panel.x = <double*>((<size_t>panel.memory.data() + 63) & ~<size_t>63)
+    panel.own_scales = panel.x + features * PANEL
+    panel.own_means = panel.own_scales + row
 
 
 cdef void place(
@@ -962,7 +968,7 @@ cdef class Model:
     cdef void distribute(self, Run* run, FeatureIndex index, Py_ssize_t i, Py_ssize_t low, Py_ssize_t k) noexcept nogil:
         cdef const int64_t* slots = run.slots + low
         cdef double* p = run.out + low
-        cdef Py_ssize_t j, n = eligible(slots, k)
+        cdef Py_ssize_t j, n = eligible(slots, k, 2)  # none, one, or a choice
         cdef bint everyone = n == 0
         cdef Belief belief
         cdef Measure measure
@@ -1024,7 +1030,7 @@ cdef class Model:
         )
         cdef bint fits = False
         panel.lanes = 0
-        panel.best = -INFINITY
+        panel.bar.best = -INFINITY
         if skims:
             self.weigh(run, &row, d)
         while j < k:
@@ -1032,7 +1038,7 @@ cdef class Model:
                 self.skim(run, &row, low, j, everyone)
                 j += LANES
                 continue
-            fits = False
+            fits = panel.lined_up = False
             run.index[j] = -INFINITY
             if everyone or run.slots[low + j] != RETIRED:
                 self.gather_common(run, index, i, low + j)
@@ -1062,37 +1068,44 @@ cdef class Model:
             panel.weights.assign(padded(d), 1.0 / self.l2)
         for i in range(d):
             least, largest = fmin(least, panel.weights[i]), fmax(largest, panel.weights[i])
-        panel.least_form = LEAST_SQUARE * largest
-        panel.largest_form = LARGEST_SQUARE * least  # beyond it some |x| may be out of its limits
+        panel.bar.least_form = LEAST_SQUARE * largest
+        panel.bar.largest_form = LARGEST_SQUARE * least  # beyond it some |x| may be out of its limits
         # With room for rounding, enough for as many features as a matrix in memory can have.
-        panel.reach = self.width * (1.0 + 1e-9) + 1e-11 * norm / sqrt(least)
+        panel.bar.reach = self.width * (1.0 + 1e-9) + 1e-11 * norm / sqrt(least)
 
     cdef void skim(
         self, Run* run, const Row* row, Py_ssize_t low, Py_ssize_t j, bint everyone
     ) noexcept nogil:
         """Find which of LANES actions, like the one gathered last, may have the largest bound, and place them."""
         cdef Panel* panel = &run.panel
-        cdef const double* z = run.z.x.data()
-        cdef Py_ssize_t n = run.common_gather.second.size(), before = <Py_ssize_t>run.z.at.size() - n, l
+        cdef Py_ssize_t n = run.common_gather.second.size(), l
         cdef const double* values = run.actions.values + run.actions.indptr[low + j]
-        cdef double[8] means, forms
-        cdef double mean = dense_dot(row.mean, z, before), form = 0.0
-        for l in range(before):
-            form += panel.weights[l] * z[l] * z[l]
-        size_up(values, n, row.mean + before, panel.weights.data() + before, means, forms)
+        cdef uint32_t passed
+        if not panel.lined_up:
+            self.line_up(run, row, n)
+        passed = contenders(values, n, panel.own_scales, panel.own_means, &panel.bar)
         for l in range(LANES):
             run.index[j + l] = -INFINITY
-            if not everyone and run.slots[low + j + l] == RETIRED:
-                continue
-            forms[l] += form
-            if (
-                panel.least_form <= forms[l] <= panel.largest_form
-                and mean + means[l] + panel.reach * sqrt(forms[l]) < panel.best
-            ):
+        for l in range(LANES):
+            if not passed >> l & 1 or not everyone and run.slots[low + j + l] == RETIRED:
                 continue
             place(panel, &run.z, values + l * n, n, <Py_ssize_t>row.head[WIDTH], j + l)
             if panel.lanes == PANEL:
                 self.bound_panel(run, row)
+
+    cdef void line_up(self, Run* run, const Row* row, Py_ssize_t n) noexcept nogil:
+        """Bring scales and means into line with the n features of an action that come last in `z`."""
+        cdef Panel* panel = &run.panel
+        cdef const double* z = run.z.x.data()
+        cdef Py_ssize_t shared = <Py_ssize_t>run.z.at.size() - n, i
+        panel.bar.mean = dense_dot(row.mean, z, shared)
+        panel.bar.form = 0.0
+        for i in range(shared):
+            panel.bar.form += panel.weights[i] * z[i] * z[i]
+        for i in range(padded(n)):
+            panel.own_scales[i] = sqrt(panel.weights[shared + i]) if i < n else 0.0
+            panel.own_means[i] = row.mean[shared + i] / panel.own_scales[i] if i < n else 0.0
+        panel.lined_up = True
 
     cdef void bound_panel(self, Run* run, const Row* row) noexcept nogil:
         cdef Panel* panel = &run.panel
@@ -1106,7 +1119,7 @@ cdef class Model:
             variance = fmin(fmax(panel.forms[l] / kept, 0.0), panel.squares[l] / self.l2)
             bound = panel.means[l] + self.width * sqrt(variance)
             run.index[panel.actions[l]] = bound
-            panel.best = fmax(panel.best, bound)
+            panel.bar.best = fmax(panel.bar.best, bound)
         panel.lanes = 0
 
     cdef double kept(self, const Row* row, double clock) noexcept nogil:

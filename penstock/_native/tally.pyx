@@ -309,7 +309,7 @@ cdef class Tally:
         return pow(self.discount, view.totals[CLOCK] - arm[LAST])
 
     cdef void distribute(self, const View* view, const Room* room, uint64_t key, Py_ssize_t k, double* p) noexcept nogil:
-        cdef Py_ssize_t j, n = eligible(view.slots, k)
+        cdef Py_ssize_t j, n = eligible(view.slots, k, k)
         cdef const double* arm
         cdef double* index = room.index
         cdef double kept, count, total, epsilon
