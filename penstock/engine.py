@@ -509,11 +509,9 @@ class Engine:
         """The live learners; to be looked at only."""
         return {name: lane.learner for name, lane in self._lanes.items()}
 
-    @property
-    def serving_version(self) -> int | None:
-        """What serves, by its number in this run; None before the first promotion."""
-        version = self.shadow.serving_version if self.shadow is not None else None
-        return None if version is None else version.version
+    def standing(self) -> list[Notice]:
+        """Tell once more of what serves, and may serve again; see `penstock.shadow.Shadow.standing`."""
+        return self.shadow.standing() if self.shadow is not None else []
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Scores so far of every learner; see `penstock.metrics.Metrics.report`."""

@@ -194,11 +194,9 @@ class JoinedEngine:
                 position=f"decision {event.id!r}",
             )
 
-    @property
-    def serving_version(self) -> int | None:
-        """What serves, by its number in this run; None before the first promotion."""
-        version = self.bandit.shadow.serving_version
-        return None if version is None else version.version
+    def standing(self) -> list[Notice]:
+        """Tell once more of what serves, and may serve again; see `penstock.shadow.Shadow.standing`."""
+        return [replace(notice, actions=self._offered()) for notice in self.bandit.shadow.standing()]
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """Nothing to put beside a snapshot's evidence: estimates, taken here, would depend on the reading."""

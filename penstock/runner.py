@@ -89,10 +89,9 @@ class _Engine(Protocol):
     def n_events(self) -> int: ...
     @property
     def classes(self) -> list[str]: ...
-    @property
-    def serving_version(self) -> int | None: ...
     def ticks(self, events: Any) -> Iterator[Any]: ...
     def progress(self, events: Any) -> list[Notice]: ...
+    def standing(self) -> list[Notice]: ...
     def metrics(self) -> dict[str, dict[str, float]]: ...
     def state(self) -> State: ...
     def restore(self, state: State) -> None: ...
@@ -201,23 +200,10 @@ class _Run:
             self._position = self._saved_position = saved.position or None
             self._first_version = int(saved.extra["first_version"])
             self._first_sequence = int(saved.extra["first_sequence"])
-            self._look_for_serving()
         self._outputs = Outputs(pipeline, saved.extra if saved is not None else {})
         self._letters = self._outputs.letters
         self._resumed_at = self._engine.n_events
         self._saved_at = (self._engine.n_events, time.monotonic())
-
-    def _look_for_serving(self) -> None:
-        """Warn if what serves, as the engine knows it, is not in the store: nobody else would notice."""
-        serving = self._engine.serving_version
-        if self._store is None or serving is None or self._store.peek("serving") is not None:
-            return
-        _log.warning(
-            "%s: nothing serves, and version %d did when the checkpoint was written: has the directory been "
-            "moved? Applications have no model before the next promotion",
-            self._store.path,
-            self._first_version + serving,
-        )
 
     def until_end(self, batch: int, should_stop: Callable[[], bool]) -> Outcome:
         error: BaseException | None = None
@@ -246,6 +232,8 @@ class _Run:
                         resumed_at=self._resumed_at,
                     )
                 )
+            if resumed:
+                self._put_back()
             # A source is closed behind its last checkpoint, of which it is told.
             with closing(cast("Any", self._source.chunks(self._position, batch))) as chunks:
                 try:
@@ -277,6 +265,28 @@ class _Run:
             stopped=stopped,
             counts=self._engine.counts if isinstance(self._engine, JoinedEngine) else {},
         )
+
+    def _put_back(self) -> None:
+        """Store again what serves and what may serve again, if the store is another one than before.
+
+        Without, applications would have no model before the next promotion, and a rollback nowhere to go.
+        """
+        store = self._store
+        if store is None:
+            return
+        standing = [
+            (self._first_version + notice.version, notice, notice.model.state())
+            for notice in self._engine.standing()
+            if notice.version is not None and notice.model is not None
+        ]
+        lost = [one for one in standing if not store.file(one[0]).exists()]
+        for version, notice, state in lost:
+            store.put(state, self._manifest(notice, version))
+            _log.warning("%s: version %d was not there; it has been stored again", store.path, version)
+        if lost:
+            *others, (version, notice, _) = standing
+            sequence = self._first_sequence + (notice.sequence or 0)
+            store.promote(version, sequence, fallback=others[0][0] if others else None)
 
     def _tell_the_end(self, *, asked: bool) -> None:
         try:

@@ -437,6 +437,26 @@ class Shadow:
             model=version.model if what == "promoted" else None,
         )
 
+    def standing(self) -> list[Notice]:
+        """Tell once more of the fallback, if there is one, and then of what serves, if anything does.
+
+        For a store that does not have them, because it is another one than before.
+        """
+        return [
+            Notice(
+                what="promoted",
+                event=version.opened,
+                learner=version.learner,
+                version=version.version,
+                sequence=self._n_promotions,
+                text=f"{version.learner} v{version.version} {what}",
+                kind=version.kind,
+                model=version.model,
+            )
+            for version, what in ((self.fallback, "may serve again"), (self._serving, "serves"))
+            if version is not None
+        ]
+
     def state(self) -> State:
         """Everything it knows, models included."""
         state: State = {

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from penstock import Predictor, SnapshotStore, checkpoints, config, runner
 from penstock.errors import ConfigError, DataError, StoreError
 from penstock.observers import Observer
+from penstock.state import digest
 
 ROOT = Path(__file__).parents[1]
 # That of Kafka needs a broker: it is killed in tests/kafka.
@@ -112,16 +114,25 @@ def test_stopping_when_asked_loses_nothing(tmp_path):
     assert (resumed.resumed_at, resumed.digest, resumed.serving) == (800, whole.digest, whole.serving)
 
 
-def test_a_store_that_has_gone_is_noticed(tmp_path, caplog):
-    write(tmp_path / "events.jsonl", events(3000))
-    asked = iter([False] * 9 + [True])
-    runner.run(pipeline(tmp_path / "run"), batch=200, should_stop=lambda: next(asked))
-    assert "nothing serves" not in caplog.text
-    (tmp_path / "run" / "snapshots").rename(tmp_path / "elsewhere")
-    runner.run(pipeline(tmp_path / "run"))
-    (warning,) = [record.message for record in caplog.records if "nothing serves" in record.message]
-    serving = SnapshotStore(tmp_path / "elsewhere").peek("serving").version
-    assert f"version {serving} did when the checkpoint was written" in warning
+def test_a_store_that_has_gone_is_made_again(tmp_path, caplog):
+    """Also what would serve again, so that a rollback has somewhere to go."""
+    records = list(events(3000))
+    for record in records[1500:]:
+        record["label"] = not record["label"]
+    write(tmp_path / "events.jsonl", records)
+    for name in ("kept", "moved"):
+        asked = iter([False] * 7 + [True])
+        runner.run(pipeline(tmp_path / name), batch=200, should_stop=lambda asked=asked: next(asked))
+    kept, moved = (SnapshotStore(tmp_path / name / "snapshots") for name in ("kept", "moved"))
+    before = moved.aliases()
+    moved.path.rename(tmp_path / "elsewhere")
+    outcomes = {name: runner.run(pipeline(tmp_path / name)) for name in ("kept", "moved")}
+    assert before["fallback"].version in moved.versions()
+    assert outcomes["moved"] == outcomes["kept"]
+    assert moved.aliases() == kept.aliases()
+    again = re.findall(r"version (\d+) was not there", caplog.text)
+    assert {int(version) for version in again} == {before["fallback"].version, before["serving"].version}
+    assert digest(moved.load()[0].state()) == digest(kept.load()[0].state())
 
 
 def run_with_kills(path, checkpoint, *, n_kills, seed, batch):
