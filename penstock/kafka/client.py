@@ -296,12 +296,17 @@ def describe(connection: Connection, topics: Iterable[str], timeout_s: float = 1
     return found
 
 
-def unreachable(connection: Connection, waited_s: float, faults: Iterable[KafkaError]) -> ServiceError:
-    """Return the error of a broker that did not answer, with the last thing that was heard of it."""
+def unreachable(connection: Connection, waited_s: float | None, faults: Iterable[KafkaError]) -> ServiceError:
+    """Return the error of a broker that did not answer, with the last thing that was heard of it.
+
+    `waited_s` is how long it was waited for; None where it answered before.
+    """
     last = next(
         (fault for fault in reversed(list(faults)) if fault.code() != KafkaError._ALL_BROKERS_DOWN), None
     )
     why = f": {_scrubbed(_text(last), connection.secrets())}" if last else ""
+    if waited_s is None:
+        return ServiceError(f"no Kafka broker answers any more at {connection.bootstrap}{why}")
     return ServiceError(f"no Kafka broker answers at {connection.bootstrap} within {waited_s:g} s{why}")
 
 

@@ -34,6 +34,7 @@ Start: TypeAlias = Literal["earliest", "latest"]
 _SLICE_S: Final = 0.5  # of a wait: how long a signal may go unnoticed
 _REFRESH_S: Final = 30.0  # how soon new partitions are noticed, and a topic that is gone
 _RETRY_S: Final = 2.0  # between two looks at a broker that is down
+_SILENT: Final = 4  # looks without an answer, and it is down
 _LAG_EVERY_S: Final = 1.0
 _ASKED_S: Final = 5.0  # a broker that has just told the partitions, for what it may not know
 _AHEAD_BYTES: Final = 64 << 20  # of records that wait for those of other partitions, all together
@@ -121,6 +122,7 @@ class Reader:
         self._failure: Exception | None = None  # found within a callback
         self._is_live = False
         self._missing_since: float | None = None
+        self._unanswered = 0  # looks at the topics, one after the other
         self._refreshed_at = self._looked_at = self._lag_at = time.monotonic()
         settings: dict[str, Any] = {"error_cb": self._on_error, "enable.partition.eof": True}
         if group is not None:
@@ -234,8 +236,10 @@ class Reader:
             failure, self._failure = self._failure, None
             raise failure
         now = time.monotonic()
-        if found and not self.health.ok:
-            self._is_back()
+        if found:
+            self._unanswered = 0
+            if not self.health.ok:
+                self._is_back()
         if self._is_live and now - self._refreshed_at >= (_REFRESH_S if self.health.ok else _RETRY_S):
             self._refresh()
         if now - self._lag_at >= _LAG_EVERY_S:
@@ -429,9 +433,11 @@ class Reader:
         if error.fatal():
             self._failure = translated(error, self._connection.bootstrap)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN and self.health.ok:
-            why = str(unreachable(self._connection, 0.0, self._faults))
-            self.health = Health(False, f"no broker answers at {self._connection.bootstrap}")
-            _log.warning("no Kafka broker answers any more: waiting (%s)", why)
+            self._is_lost()
+
+    def _is_lost(self) -> None:
+        self.health = Health(False, f"no broker answers at {self._connection.bootstrap}")
+        _log.warning("%s: waiting", unreachable(self._connection, None, self._faults))
 
     def _is_back(self) -> None:
         self.health = Health(True, "connected")
@@ -450,7 +456,14 @@ class Reader:
                 raise DataError(f"{error}; it was there before: was it deleted?") from None
             return
         if known is None:
+            # One that hangs breaks no connection: librdkafka says nothing for a minute.
+            self._unanswered += 1
+            if self._unanswered == _SILENT and self.health.ok:
+                self._is_lost()
+            if self.health.ok:
+                self._refreshed_at -= _REFRESH_S - _RETRY_S
             return
+        self._unanswered = 0
         self._missing_since = None
         if not self.health.ok:
             self._is_back()

@@ -167,6 +167,8 @@ class Transactions:
 
     def _judged(self, error: KafkaError) -> ServiceError:
         """Say what an error means; a transaction that cannot go on is rolled back on the way."""
+        if error.code() == KafkaError._FATAL:
+            error = self._fatal() or error
         if error.txn_requires_abort():
             self.roll_back()
             return RolledBack(f"a transaction on {self._what} was rolled back: {error.str()}")
@@ -176,6 +178,15 @@ class Transactions:
                 f"and this one may not write any more"
             )
         return self._failed(error.str())
+
+    def _fatal(self) -> KafkaError | None:
+        """Ask a producer that is finished what finished it: `produce` only says that it is."""
+        try:
+            self._producer.begin_transaction()
+        except KafkaException as error:
+            fault: KafkaError = error.args[0]
+            return fault
+        return None
 
     def _failed(self, reason: str) -> ServiceError:
         return ServiceError(f"cannot write to {self._what}: {reason}")

@@ -1,8 +1,10 @@
 """What a daemon comes back from, and what it refuses to go on from."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 import uuid
@@ -14,6 +16,7 @@ from confluent_kafka.admin import NewTopic
 from penstock import config, journal, recovery, runner
 from penstock.errors import ConfigError, DataError, StoreError
 from penstock.events import Task
+from penstock.kafka import reader
 from penstock.kafka.client import Connection, admin
 from penstock.kafka.reader import Reader
 from penstock.kafka.source import KafkaSource
@@ -292,3 +295,31 @@ def test_partitions_that_go_and_come_back_within_one_wait(kafka, new_topic):
             taken += [(place[1], message.offset()) for message in reader.take(place, 100)]
     reader.close()
     assert sorted(taken) == [(partition, offset) for partition in range(4) for offset in range(2)]
+
+
+@pytest.mark.kafka
+def test_a_broker_that_hangs_is_down(broker, monkeypatch):
+    """It breaks no connection, and for a minute librdkafka has nothing to say about it."""
+    monkeypatch.setattr(reader, "_REFRESH_S", 1.0)
+    monkeypatch.setattr(reader, "_RETRY_S", 0.5)
+    with broker.launch(1) as cluster:
+        cluster.create("t")
+        source = KafkaSource(Task("binary"), cluster.bootstrap, "t", features="features", poll_s=0.1)
+
+        def until(ok):
+            deadline = time.monotonic() + 40
+            for _ in chunks:
+                if source.health.ok is ok:
+                    return
+                assert time.monotonic() < deadline
+
+        with contextlib.closing(source.chunks(None, 10)) as chunks:
+            until(ok=True)
+            os.kill(cluster.pid(cluster.nodes[0]), signal.SIGSTOP)
+            try:
+                until(ok=False)
+                assert source.health.text.startswith("no broker answers at")
+            finally:
+                os.kill(cluster.pid(cluster.nodes[0]), signal.SIGCONT)
+            send(cluster.bootstrap, "t", 0, 1)
+            until(ok=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from penstock.errors import ConfigError, ServiceError
 from penstock.kafka import topics
-from penstock.kafka.client import Connection
+from penstock.kafka.client import Connection, producer
 from penstock.kafka.topic_log import TopicLog
+from penstock.kafka.transactions import Fenced, Transactions
 
 EMBEDDED = Connection(bootstrap="embedded")
 names = (f"log-{i}" for i in itertools.count())
@@ -106,6 +108,28 @@ def test_an_older_instance_is_fenced_off(kafka, new_topic):
     with pytest.raises(ServiceError, match="a newer instance has taken over"):
         old.flush()
     new.close()
+    assert [m.value() for m in topics.read(connection, topic, {})] == [b"new"]
+
+
+@pytest.mark.kafka
+def test_who_is_fenced_off_while_sending_is_told_why(kafka, new_topic):
+    """Sending says that the producer is finished, and not what finished it."""
+    connection, topic = Connection(bootstrap=kafka), new_topic()
+    old = Transactions(producer(connection, **{"transactional.id": topic}), what="the topic", timeout_s=30.0)
+    new = Transactions(producer(connection, **{"transactional.id": topic}), what="the topic", timeout_s=30.0)
+
+    def send_until_it_fails():
+        deadline = time.monotonic() + 30.0
+        while time.monotonic() < deadline:
+            old.send(topic, b"old")
+            time.sleep(0.05)
+
+    old.begin()
+    with pytest.raises(Fenced, match="a newer instance has taken over"):
+        send_until_it_fails()
+    new.begin()
+    new.send(topic, b"new")
+    new.commit()
     assert [m.value() for m in topics.read(connection, topic, {})] == [b"new"]
 
 
