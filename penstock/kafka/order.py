@@ -114,6 +114,7 @@ class Ordered:
         self._next_records = next_records
         self._reader: Reader | None = None
         self._journal: Journal | None = None
+        self._saved_before = 0  # entry of the journal that the last checkpoint begins with
         self._repeating = False
 
     @property
@@ -144,7 +145,9 @@ class Ordered:
         """Take note that a checkpoint with `position` is in place."""
         where = _parsed(position)
         if self._journal is not None:
-            self._journal.prune(before=where.entry)
+            # The checkpoint before this one stays as well, and may have to be gone on from.
+            self._journal.prune(before=self._saved_before)
+            self._saved_before = where.entry
         if self._reader is not None:
             self._reader.commit(where.next)
 

@@ -297,6 +297,23 @@ def test_partitions_that_go_and_come_back_within_one_wait(kafka, new_topic):
     assert sorted(taken) == [(partition, offset) for partition in range(4) for offset in range(2)]
 
 
+def test_the_checkpoint_before_the_last_can_be_gone_on_from(embedded, topic, tmp_path, monkeypatch):
+    """Also where the journal keeps nothing that the last one does not need."""
+    monkeypatch.setitem(journal.Journal.__init__.__kwdefaults__, "segment_bytes", 100)
+    send(embedded, topic, 0, 1000)
+    given = pipeline(tmp_path, embedded, topic, keep=0)
+    often = given.checkpoint.model_copy(update={"every_events": 100})
+    given = given.model_copy(update={"checkpoint": often})
+    runner.run(given, batch=20)
+    send(embedded, topic, 1000, 290)
+    digest = runner.run(given, batch=20).digest
+    assert min(int(path.stem) for path in (tmp_path / "checkpoint.journal").glob("*.journal")) > 0
+    os.replace(tmp_path / "checkpoint.previous", tmp_path / "checkpoint")
+    again = runner.run(given, batch=20)
+    assert 1000 <= again.resumed_at < again.events == 1290
+    assert again.digest == digest
+
+
 @pytest.mark.kafka
 def test_a_broker_that_hangs_is_down(broker, monkeypatch):
     """It breaks no connection, and for a minute librdkafka has nothing to say about it."""
