@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 import orjson
 
+from penstock._native.features import require_features
 from penstock.decisions import Decision
 from penstock.errors import BadRecord
 from penstock.events import Row
@@ -30,6 +31,7 @@ __all__ = [
     "Mode",
     "RewardEvent",
     "actions_of",
+    "decision_of",
     "parse",
     "plain",
 ]
@@ -208,7 +210,8 @@ def parse(line: bytes | str | Mapping[str, Any], *, position: str = "") -> Decis
     Raises
     ------
     BadRecord
-        Names the first field that is missing or wrong.
+        Names the first field that is missing or wrong, or what in a context or an action is no feature:
+        nobody could learn it, and what JSON has no word for would not survive a checkpoint.
 
     Examples
     --------
@@ -228,9 +231,15 @@ def parse(line: bytes | str | Mapping[str, Any], *, position: str = "") -> Decis
     if not isinstance(record, Mapping):
         raise BadRecord("an object", record, position=position)
     try:
-        return _reward(record) if "reward" in record else _decision(record)
+        if "reward" in record:
+            return _reward(record)
+        event = decision_of(record)
+        require_features(event.context, "$.context")
+        for action, row in zip(event.actions, event.action_rows or (), strict=False):
+            require_features(row, f"$.actions.{action}")
     except BadRecord as error:
         raise BadRecord(error.expected, error.got, path=error.path, position=position) from None
+    return event
 
 
 def _reward(record: Mapping[str, Any]) -> RewardEvent:
@@ -243,7 +252,14 @@ def _reward(record: Mapping[str, Any]) -> RewardEvent:
     )
 
 
-def _decision(record: Mapping[str, Any]) -> DecisionEvent:
+def decision_of(record: Mapping[str, Any]) -> DecisionEvent:
+    """Read what `DecisionEvent.record` gives; whether contexts and actions hold features is not looked at.
+
+    Raises
+    ------
+    BadRecord
+        Names the first field that is missing or wrong.
+    """
     context = record.get("context")
     if not isinstance(context, dict):
         raise BadRecord("an object", context, path="$.context")

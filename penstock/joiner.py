@@ -22,7 +22,7 @@ import orjson
 from numpy.typing import NDArray
 
 from penstock.errors import BadRecord, StoreError
-from penstock.feedback import DecisionEvent, RewardEvent, parse, plain
+from penstock.feedback import DecisionEvent, RewardEvent, decision_of, plain
 from penstock.state import State
 
 __all__ = ["Aggregate", "Correction", "Joined", "Joiner"]
@@ -575,10 +575,7 @@ def _record(entry: _Entry) -> Any:
 
 def _entry(record: Any) -> _Entry:
     if isinstance(record, dict):
-        event = parse(record)
-        if not isinstance(event, DecisionEvent):
-            raise TypeError(f"expected a decision, got {event}")
-        return _Entry(event)
+        return _Entry(decision_of(record))
     entry = object.__new__(_Entry)
     entry.id, entry.time = record
     entry.event = entry.rewards = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -89,7 +90,11 @@ def dead_letter(decision: DecisionEvent, error: BadRecord, *, after: int = 0) ->
     """Return the dead letter of a decision that `error` says something about."""
     where = place_of(decision)
     reason = BadRecord(error.expected, error.got, path=error.path, position=where)
-    data = orjson.dumps(decision.record(), default=repr, option=orjson.OPT_NON_STR_KEYS)
+    record = decision.record()
+    try:
+        data = orjson.dumps(record, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # made in memory: nested deeper than orjson writes, or text that is no Unicode
+        data = reprlib.repr(record).encode(errors="backslashreplace")
     return Rejected(reason=str(reason), where=where, data=data, after=after)
 
 

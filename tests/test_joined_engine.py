@@ -356,20 +356,49 @@ def test_a_decision_that_cannot_be_used_is_a_dead_letter(tmp_path, batch):
     events[9] = decided(9, mode="apprentice")
     pipeline = bandit_config.parse(read(page(tmp_path, [*events, *END], "policies: {a: {kind: ucb1}}\n")))
     outcome = runner.run(pipeline, batch=batch)
-    assert (outcome.events, outcome.counts["unusable"], outcome.rejected) == (38, 2, 2)
+    assert (outcome.events, outcome.counts["unusable"], outcome.rejected) == (38, 1, 2)
     letters = [orjson.loads(line) for line in (tmp_path / "bad.jsonl").read_bytes().splitlines()]
-    assert [letter["where"] for letter in letters] == ["decision d3", "decision d9"]
-    assert letters[0]["reason"].endswith("got 1e+30 - at `$.hour`, decision d3")
+    assert [letter["where"] for letter in letters] == ["decisions.jsonl:4", "decision d9"]
+    assert letters[0]["reason"].endswith("got 1e+30 - at `$.context.hour`, decisions.jsonl:4")
     assert letters[1]["reason"].endswith("got None - at `$.intended`, decision d9")
-    assert parse(letters[0]["data"]) == events[3]
+    assert parse(letters[1]["data"]) == events[9]
     assert runner.run(pipeline).rejected == 2  # told once
 
 
 def test_too_many_decisions_that_cannot_be_used_end_a_run(tmp_path):
     events = [decided(i, context={"hour": 1e30}) for i in range(400)]
     path = page(tmp_path, [*events, *END], "policies: {a: {kind: ucb1}}\n")
-    with pytest.raises(DataError, match=r"the last one: .* decision d"):
+    with pytest.raises(DataError, match=r"the last one: .* decisions\.jsonl:"):
         runner.run(bandit_config.parse(read(path)))
+
+
+def nested(levels):
+    return b'{"a":' * levels + b"1" + b"}" * levels
+
+
+@pytest.mark.parametrize("levels", [34, 254, 255, 1000])
+def test_no_context_is_nested_too_deep_to_be_left_out(tmp_path, levels):
+    """Also not one that still waits when a checkpoint is written, which knows less depth than what reads."""
+    path = page(tmp_path, [decided(0), decided(1, context={"x": 0}), *END], "policies: {a: {kind: ucb1}}\n")
+    log = tmp_path / "decisions.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'{"x":0}', nested(levels)))
+    for command in ("run", "evaluate"):
+        assert main([command, str(path)]) == 0
+    (letter,) = map(orjson.loads, (tmp_path / "bad.jsonl").read_bytes().splitlines())
+    assert letter["reason"].startswith("expected at most 32 levels of nesting, got {'a': ")
+    assert letter["reason"].endswith(f"at `$.context{'.a' * 33}`, decisions.jsonl:2")
+
+
+def test_a_decision_made_in_memory_is_a_dead_letter_whatever_it_holds():
+    context: dict = {}
+    for _ in range(1000):
+        context = {"a": context}
+    learner = engine("beta_thompson")
+    learner.progress([decided(0), decided(1, context=context), decided(2, context={"x": "\ud800"}), *END])
+    deep, torn = learner.take_rejected()
+    assert (deep.where, torn.where, learner.counts["learned"]) == ("decision d1", "decision d2", 1)
+    assert b"'id': 'd1'" in deep.data
+    assert b"'\\ud800'" in torn.data
 
 
 # --- actions that need not be said ------------------------------------------------------------------------

@@ -15,6 +15,9 @@ def hash_feature(name: str, namespace: str | None = None) -> int:
 def encode_rows(rows: Sequence[Row]) -> tuple[Features, list[tuple[int, BadRecord]]]:
     """Hash every row; one that cannot be used is an empty row of the matrix, and its error is listed."""
 
+def require_features(row: Row, path: str = "$") -> None:
+    """Raise `BadRecord` if `encode_rows` could not use a row, which lies at `path` in its record."""
+
 def encode_cells(
     names: Sequence[str], kinds: Sequence[int], records: Sequence[Sequence[str]], missing: Set[str]
 ) -> tuple[Features, list[dict[str, Any]], list[tuple[int, BadRecord]]]:

@@ -553,6 +553,37 @@ def encode_rows(rows):
     return _matrix(indptr, out), bad
 
 
+def require_features(row, str path not None="$"):
+    """Refuse a row that `encode_rows` would; what it holds instead of features is forgotten.
+
+    Parameters
+    ----------
+    row : mapping
+    path : str
+        Of the row in its record.
+
+    Raises
+    ------
+    BadRecord
+        Names the path of the first value that cannot be a feature.
+
+    Examples
+    --------
+    >>> require_features({"hour": 9})
+    >>> require_features({"user": {"age": float("nan")}}, "$.context")
+    Traceback (most recent call last):
+    penstock.errors.BadRecord: expected a finite number of magnitude <= 1e18, got nan - at `$.context.user.age`
+    """
+    cdef Entries out
+    out.take(_spare)
+    try:
+        encode_into(row, out)
+    except BadRecord as error:
+        raise BadRecord(error.expected, error.got, path=path + error.path.removeprefix("$")) from None
+    finally:
+        _spare.keep(out, MAX_SPARE)
+
+
 # Text. Cells of a table and VW's lines are hashed as the rows they are given back as would be.
 
 cdef enum Kind:

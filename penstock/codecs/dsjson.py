@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native.features import require_features
 from penstock.codecs.base import Where
 from penstock.codecs.decisions import Decisions, DecodedLog, decoded_json, dumped, read_propensity, spans
 from penstock.codecs.framing import Lines
@@ -99,7 +100,8 @@ class DSJSON:
         Raises
         ------
         BadRecord
-            If it is no such line, or lacks the ``EventId`` or ``Timestamp`` that joining needs.
+            If it is no such line, or holds what is no feature, or lacks the ``EventId`` or ``Timestamp``
+            that joining needs.
         """
         record = decoded_json(data)
         fields = self._fields(record)
@@ -108,6 +110,9 @@ class DSJSON:
                 raise BadRecord(
                     "what the event is called, and when it was", record.get(name), path=f"$.{name}"
                 )
+        require_features(fields["context"], "$.c")
+        for j, row in enumerate(fields["action_rows"]):
+            require_features(row, f"$.c._multi[{j}]")
         event, time = fields["id"], fields["time"]
         decision = DecisionEvent(
             id=event,

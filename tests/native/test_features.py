@@ -21,7 +21,14 @@ from hypothesis import strategies as st
 from vowpalwabbit import Workspace
 
 from penstock._native import features as kernel
-from penstock._native.features import encode_cells, encode_rows, encode_vw, hash_feature, hash_string
+from penstock._native.features import (
+    encode_cells,
+    encode_rows,
+    encode_vw,
+    hash_feature,
+    hash_string,
+    require_features,
+)
 from penstock.errors import BadRecord, DataError
 from penstock.events import Features
 
@@ -233,6 +240,8 @@ class TestRows:
             expected, error = attempt(lambda row=row: list(slow_row(row)))
             assert entries(features, i) == (expected or [])
             assert str(errors.pop(i, None)) == str(error)
+            _, refused = attempt(lambda row=row: require_features(row))
+            assert str(refused) == str(error)
         assert errors == {}
 
     @untimed
