@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from penstock._native.features import encode_rows
+from penstock._native.features import encode_rows, require_features
 from penstock._native.plain import copied
 from penstock.bandits import FrozenPolicy
 from penstock.bandits.base import exact
@@ -246,9 +246,9 @@ def _offers(context: Row, actions: tuple[str, ...], action_rows: tuple[Row, ...]
             keys=np.array([key], np.uint64),
         )
     except BadRecord:
-        _check(context, "$")
+        require_features(context, "$")
         for action, row in zip(actions, action_rows or (), strict=False):
-            _check(row, f"$.actions.{action}")
+            require_features(row, f"$.actions.{action}")
         raise
 
 
@@ -269,14 +269,8 @@ def _through_json(row: Row, path: str) -> dict[str, Any]:
         data = orjson.dumps(row if type(row) is dict else dict(row), default=plain, option=_DATES)
         copy: dict[str, Any] = orjson.loads(data)
     except (TypeError, ValueError) as error:
-        _check(row, path)
+        require_features(row, path)
         raise BadRecord(f"what JSON can hold ({error})", row, path=path) from None
     if b"null" in data:  # JSON has no NaN: orjson writes a null in its place, which would go unnoticed
-        _check(row, path)
+        require_features(row, path)
     return copy
-
-
-def _check(row: Row, path: str) -> None:
-    """Raise `BadRecord` if `row` holds what is no feature."""
-    for _, error in encode_rows([row])[1]:
-        raise BadRecord(error.expected, error.got, path=path + error.path.removeprefix("$")) from None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, SupportsFloat, TypeAlias, get_args
 
 import numpy as np
 import orjson
@@ -332,6 +332,8 @@ def actions_of(given: object) -> tuple[tuple[str, ...], tuple[Row, ...] | None]:
 def plain(value: object) -> Any:
     """Turn what orjson does not know into JSON of the same value: its ``default``.
 
+    As for a learner, whatever has ``__float__`` is a number: a `Decimal`, a `Fraction`.
+
     Raises
     ------
     TypeError
@@ -345,6 +347,10 @@ def plain(value: object) -> Any:
         return value.tolist()
     elif isinstance(value, Mapping):
         return dict(value)
+    elif isinstance(value, tuple):  # a named one
+        return list(value)
+    elif isinstance(value, SupportsFloat):
+        return float(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

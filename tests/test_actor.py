@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, namedtuple
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,10 @@ def test_each_request_offers_its_own_actions(act, serve, sink):
             {"context": {"x": b"SE"}},
             "expected a number, a string, a boolean, a list or a mapping, got b'SE' - at `$.x`",
         ),
+        (
+            {"context": {"user": {"x": Decimal("1e400")}}},
+            "expected a finite number of magnitude <= 1e18, got Decimal('1E+400') - at `$.user.x`",
+        ),
         ({"context": {3: 1}}, "expected a string as name, got 3 - at `$`"),
         ({"id": ""}, "expected a string that is not empty, got '' - at `$.id`"),
         ({"id": 7}, "expected a string that is not empty, got 7 - at `$.id`"),
@@ -234,6 +240,15 @@ def test_what_is_no_distribution_does_not_leave(act, serve, sink, level, reason)
         act().act({}, ["a", "b"])
     assert str(caught.value).startswith(f"snapshot 1 cannot decide: {reason}")
     assert sink.events == []
+
+
+def test_whatever_is_a_number_to_a_learner_is_one_to_a_policy(act, serve, sink):
+    serve(1)
+    size = namedtuple("Size", "width height")
+    context = {"price": Decimal("1.5"), "share": Fraction(1, 4), "size": size(2, 3)}
+    act().act(context, {"a": context, "b": {}})
+    logged = {"price": 1.5, "share": 0.25, "size": [2, 3]}
+    assert (sink.events[0].context, sink.events[0].action_rows) == (logged, (logged, {}))
 
 
 def test_the_baseline_is_played_by_an_apprentice(act, serve, sink):
