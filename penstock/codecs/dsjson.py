@@ -23,6 +23,7 @@ __all__ = ["DSJSON"]
 
 _SLOTS: Final = ("_outcomes", "_slots")  # of conditional contextual bandits, and of slates
 _MAX_DEPTH: Final = 32  # beyond it nothing is a feature, and the record bad
+_PROBABILITY: Final = "a number in [0, 1]"
 _ROUNDED: Final = 1e-3  # of a sum of probabilities: a log may have been written with few digits
 _TOLERANCE: Final = 1e-5  # of a probability that is written twice, as float32
 
@@ -262,9 +263,10 @@ def _propensity(record: Mapping[str, Any], chosen: int, n: int) -> float:
         return read_propensity(told, path="$._label_probability")
     if not isinstance(given, list) or len(given) != n:
         raise BadRecord(f"{n} probabilities", given, path="$.p")
-    total = math.fsum(
-        read_number(probability, text=False, path=f"$.p[{i}]") for i, probability in enumerate(given)
-    )
+    for i, probability in enumerate(given):
+        if not 0.0 <= read_number(probability, text=False, path=f"$.p[{i}]", expected=_PROBABILITY) <= 1.0:
+            raise BadRecord(_PROBABILITY, probability, path=f"$.p[{i}]")
+    total = math.fsum(given)
     if abs(total - 1.0) > _ROUNDED:
         raise BadRecord("probabilities that sum to 1", total, path="$.p")
     place = order.index(chosen + 1)

@@ -96,7 +96,12 @@ def test_fields_that_say_nothing_new_may_be_missing(missing):
         ({"_label_probability": ..., "p": ...}, "a number in (0, 1], got None - at `$._label_probability`"),
         ({"p": [0.0, 1.0]}, "a number in (0, 1], got 0.0 - at `$.p[0]`"),
         ({"p": [0.75, 0.75]}, "probabilities that sum to 1, got 1.5 - at `$.p`"),
-        ({"p": [0.75, None]}, "a finite number, got None - at `$.p[1]`"),
+        ({"p": [0.75, None]}, "a number in [0, 1], got None - at `$.p[1]`"),
+        ({"p": [1e308, 1e308]}, "a number in [0, 1], got 1e+308 - at `$.p[0]`"),
+        (
+            {"a": [2, 1, 3], "p": [0.5, 1.2, -0.7], "c": {"_multi": [{}, {}, {}]}},
+            "a number in [0, 1], got 1.2 - at `$.p[1]`",
+        ),
         ({"p": [0.75]}, "2 probabilities, got [0.75] - at `$.p`"),
         ({"a": [2, 2]}, "each of 2 actions once, counted from 1, got [2, 2] - at `$.a`"),
         ({"a": [0, 1]}, "each of 2 actions once, counted from 1, got [0, 1] - at `$.a`"),
