@@ -14,7 +14,7 @@ from penstock._native.features import require_features
 from penstock.codecs.base import Where
 from penstock.codecs.decisions import Decisions, DecodedLog, decoded_json, dumped, read_propensity, spans
 from penstock.codecs.framing import Lines
-from penstock.codecs.values import class_name, read_id, read_number, read_time
+from penstock.codecs.values import class_name, path_of, read_id, read_number, read_time
 from penstock.decisions import Logged
 from penstock.errors import BadRecord
 from penstock.feedback import DecisionEvent, RewardEvent
@@ -197,13 +197,14 @@ class DSJSON:
         Yields
         ------
         bytes
-            An action without features gets its identity as one, ``{"id": arm}``: VW could not tell it from
-            others. An identity other than the action's number is its ``_tag`` too.
+            The identity of an action is its ``_tag``: ``DSJSON(arm="_tag")`` reads it back. An action without
+            features gets its identity as one, ``{"id": arm}``: VW could not tell it from others.
 
         Raises
         ------
         BadRecord
-            If a weight is between 0 and 1, which no drop accounts for, or a value is not JSON.
+            If a weight is between 0 and 1, which no drop accounts for, or a name begins with an underscore,
+            which makes it no feature, or a value is not JSON.
         """
         offers = logged.offers
         for i, (low, high) in enumerate(spans(offers)):
@@ -226,9 +227,11 @@ class DSJSON:
             if ids is not None and ids[i]:
                 record["EventId"] = ids[i]
             record["a"] = [j + 1 for j in order]
-            actions = [
-                _action(offers.arms[low + j], offers.action_rows[low + j], j + 1) for j in range(high - low)
-            ]
+            arms, rows = offers.arms[low:high].tolist(), offers.action_rows[low:high]
+            _require_names(offers.rows[i], "$.c", i)
+            for j, row in enumerate(rows):
+                _require_names(row, f"$.c._multi[{j}]", i)
+            actions = [{"_tag": arm, **(row or {"id": arm})} for arm, row in zip(arms, rows, strict=True)]
             record["c"] = {**offers.rows[i], "_multi": actions}
             if probabilities is not None:
                 record["p"] = [probabilities[low + j].item() for j in order]
@@ -299,13 +302,23 @@ def _features(names: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     return {
         name: _features(value, depth + 1) if isinstance(value, dict) and depth < _MAX_DEPTH else value
         for name, value in names.items()
-        if not name.startswith("_") or name == "_text"
+        if _is_feature(name)
     }
 
 
-def _action(arm: str, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    action = dict(row) or {"id": arm}
-    return action if arm == str(number) else {"_tag": arm, **action}
+def _is_feature(name: str) -> bool:
+    return not name.startswith("_") or name == "_text"
+
+
+def _require_names(names: Mapping[str, Any], path: str, event: int) -> None:
+    """Refuse what `_features` would leave out, unnoticed, or take for something else."""
+    for name, value in names.items():
+        inside = path_of(name, path)
+        if not _is_feature(name):
+            expected = "a name that does not begin with an underscore, which in dsjson is no feature"
+            raise BadRecord(expected, name, path=inside, position=f"events[{event}]")
+        if isinstance(value, Mapping):
+            _require_names(value, inside, event)
 
 
 def _drop(weight: float, event: int) -> dict[str, Any]:

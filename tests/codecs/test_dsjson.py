@@ -213,6 +213,40 @@ def test_distributions_are_written_with_what_was_taken_first():
     assert "p" not in orjson.loads(next(DSJSON().encode(log)))
 
 
+def offering(context, actions):
+    return Logged(
+        offers=Offers.from_rows([context], [list(actions)], action_rows=[list(actions.values())]),
+        chosen=np.array([1]),
+        propensities=np.array([0.5]),
+        rewards=np.ones(1),
+        weights=np.ones(1),
+    )
+
+
+def test_identities_are_read_back_though_they_look_like_positions():
+    log = offering({"hour": 9}, {"1": {"x": 1}, "3": {"x": 2, "_text": "long"}})
+    records, rejected = DSJSON(arm="_tag").decode(list(DSJSON().encode(log)), "log:{}".format)
+    assert rejected == ()
+    assert records.logged.offers.arms.tolist() == ["1", "3"]
+    assert list(records.logged.offers.action_rows) == list(log.offers.action_rows)
+
+
+@pytest.mark.parametrize(
+    ("context", "action", "path"),
+    [
+        ({"_multi": 1}, {}, "$.c._multi"),
+        ({"user": {"_slots": 1}}, {}, "$.c.user._slots"),
+        ({}, {"_tag": "z"}, "$.c._multi[1]._tag"),
+    ],
+)
+def test_names_that_mean_something_else_cannot_be_written(context, action, path):
+    with pytest.raises(BadRecord) as caught:
+        list(DSJSON().encode(offering(context, {"a": {}, "b": action})))
+    name = path.rpartition(".")[2]
+    expected = "a name that does not begin with an underscore, which in dsjson is no feature"
+    assert str(caught.value) == f"expected {expected}, got {name!r} - at `{path}`, events[0]"
+
+
 def test_weights_below_one_cannot_be_written():
     with pytest.raises(BadRecord, match=r"got 0.5 - at `\$.weight`, events\[1\]"):
         list(DSJSON().encode(small_log([1.0, 0.5])))
