@@ -190,7 +190,8 @@ class CSV:
             if name not in seen:
                 shown = ", ".join(map(repr, columns[:_MAX_SHOWN]))
                 more = f" and {len(columns) - _MAX_SHOWN} more" if len(columns) > _MAX_SHOWN else ""
-                raise DataError(f"no column {name!r} (option {role}); there are {shown}{more}")
+                option = fields.option(role)
+                raise DataError(f"no column {name!r} (option {option}); there are {shown}{more}")
         not_features = {*named.values(), *fields.ignore}
         self._columns = tuple(columns)
         self._kinds = [

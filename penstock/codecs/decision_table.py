@@ -105,6 +105,7 @@ class DecisionTable:
             time=time,
             ignore=ignore,
             types=types,
+            options={"label": "reward", "weight": "propensity", "id": "action"},
         )
         self._codec: Codec = codecs.build(
             format, fields, delimiter=delimiter, missing=missing, multiline=multiline, columns=columns
@@ -235,7 +236,9 @@ def table_rows(
     >>> table_rows([b"item_id,price", b"7,12.5", b"8,3"], key="item_id")
     {'7': {'price': 12.5}, '8': {'price': 3}}
     """
-    fields = Fields(Task("regression"), label="", id=key, ignore=ignore, require_label=False)
+    fields = Fields(
+        Task("regression"), label="", id=key, ignore=ignore, require_label=False, options={"id": "key"}
+    )
     codec: Codec = codecs.build("csv", fields, delimiter=delimiter).with_header(b"".join(lines[:1]), "line 1")
     batch, unusable = codec.decode(lines[1:], lambda i: f"line {i + 2}")
     for letter in unusable:

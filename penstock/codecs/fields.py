@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -141,6 +142,8 @@ class Fields:
         Of a binary task: negative, positive.
     require_label : bool
         Whether a record without a label is bad. If not, its label is NaN, or ``""`` for a multiclass task.
+    options : mapping of str to str
+        What whoever configured it calls a role, where that is not its name.
 
     Raises
     ------
@@ -161,6 +164,7 @@ class Fields:
         types: Mapping[str, FeatureType] | None = None,
         classes: Sequence[str | int | bool] | None = None,
         require_label: bool = True,
+        options: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.task = task
         self.label = label
@@ -172,6 +176,7 @@ class Fields:
         self.types = dict(types or {})
         self.classes = classes
         self.require_label = require_label
+        self._options = options
         if isinstance(ignore, str):
             raise ConfigError(f"ignore: expected a list of names, got {ignore!r}")
         for name, kind in self.types.items():
@@ -188,6 +193,10 @@ class Fields:
         """Return the fields that are no features, by their role."""
         names = {"label": self.label, "weight": self.weight, "id": self.id, "time": self.time}
         return {role: name for role, name in names.items() if name is not None}
+
+    def option(self, role: str) -> str:
+        """Return what messages call the option that names the field of a role."""
+        return self._options.get(role, role)
 
     def label_reader(self, *, text: bool = False, path: str | None = None) -> LabelReader:
         """Return the function that reads a label's field; see `penstock.codecs.values.label_reader`."""

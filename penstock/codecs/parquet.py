@@ -267,7 +267,8 @@ class Parquet:
                 shown = ", ".join(map(repr, schema.names[:_MAX_SHOWN]))
                 more = len(schema.names) - _MAX_SHOWN
                 behind = f" and {more} more" if more > 0 else ""
-                raise DataError(f"{path}: no column {name!r} (option {role}); there are {shown}{behind}")
+                option = fields.option(role)
+                raise DataError(f"{path}: no column {name!r} (option {option}); there are {shown}{behind}")
         for name in self._columns(schema.names):
             if name in roles.values():
                 continue

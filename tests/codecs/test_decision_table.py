@@ -127,8 +127,16 @@ def test_options_that_cannot_be_used():
         DecisionTable(["a"], reward="x", propensity="x")
     with pytest.raises(ConfigError, match="actions: 'a': expected a finite number"):
         DecisionTable({"a": {"price": float("inf")}})
-    with pytest.raises(DataError, match="no column 'propensity'"):
-        DecisionTable(["a"], action="item", reward="click").with_header(HEADER, "log.csv:1")
+
+
+@pytest.mark.parametrize("option", ["action", "reward", "propensity", "time"])
+def test_a_column_that_is_not_there_is_named_with_its_option(option):
+    there = "there are 'item', 'pos', 'click', 'p', 'when', 'noise'"
+    with pytest.raises(DataError) as caught:
+        table(**{option: "itm"})
+    assert str(caught.value) == f"log.csv:1: no column 'itm' (option {option}); {there}"
+    with pytest.raises(ConfigError, match=rf"^columns: no column 'itm' \(option {option}\); there are"):
+        DecisionTable(["a"], columns=["action", "reward", "propensity"], **{option: "itm"})
 
 
 def test_features_of_actions_from_a_table():
@@ -141,7 +149,7 @@ def test_features_of_actions_from_a_table():
         table_rows([lines[0], lines[1], lines[1]], key="item", ignore=["row"])
     with pytest.raises(BadRecord, match="line 2"):
         table_rows([lines[0], b"1,2"], key="item")
-    with pytest.raises(DataError, match="no column 'id'"):
+    with pytest.raises(DataError, match=r"no column 'id' \(option key\)"):
         table_rows(lines, key="id")
 
 
