@@ -81,7 +81,7 @@ class Simulated(_Finite):
 class Log(_Finite):
     """Decisions that were made by something else, with their probabilities and rewards.
 
-    `options` are those of the format's codec.
+    Every record counts, also one whose id came before. `options` are those of the format's codec.
     """
 
     kind: Literal["log"]
@@ -107,7 +107,7 @@ class Log(_Finite):
         return options
 
     def codec(self, pipeline: str) -> LogCodec:
-        """Build what reads the log; decisions of a record that does not say are those of `pipeline`."""
+        """Build what reads the log; the keys of its decisions are made with the name `pipeline`."""
         codec: LogCodec = resolve(LOG_FORMATS[self.format], {}, what="format")(
             pipeline=pipeline, **self.options
         )

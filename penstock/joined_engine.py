@@ -40,7 +40,8 @@ class JoinedEngine:
     rules : BanditRules
     joiner : Joiner
     pipeline : str
-        Name that decisions were drawn with, where a decision does not say.
+        Name that the keys of the decisions are made with: chance in learning is the learner's own, whichever
+        pipeline decided.
     retired : mapping of arm to float
         Arms to be forgotten, each before the first decision that is not older than its time.
     actions : sequence of str, optional

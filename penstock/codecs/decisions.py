@@ -268,13 +268,13 @@ class DecisionJSON:
          "propensity": 0.75, "reward": 1.0}
 
     ``actions`` may map each action to its features instead. ``weight``, ``time``, ``context`` and ``id`` may
-    be left out; other fields are not looked at.
+    be left out; other fields are not looked at. A record whose id came before is a decision like any other.
 
     Parameters
     ----------
     pipeline : str
-        Name that the keys of the decisions are made with, where a record has no field ``pipeline``. A
-        decision without an id gets its key from its position.
+        Name that the keys of the decisions are made with: chance in learning is the learner's own, whichever
+        pipeline decided. A decision without an id gets its key from its position.
 
     Examples
     --------
