@@ -251,3 +251,30 @@ def test_the_first_bad_label_is_found():
     assert first_bad_label(labels, ones, 0, 1, True) == 2
     assert first_bad_label(labels[:2], np.array([1.0, -1.0]), 0, 1, True) == 1
     assert first_bad_label(labels[:2], np.array([np.inf, 1.0]), 0, 1, True) == 0
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@given(
+    weights=st.lists(st.floats(-1e3, 1e3, width=32), min_size=8, max_size=8),
+    entries=st.lists(st.tuples(st.integers(0, 2**32 - 1), st.floats()), max_size=600),
+)
+def test_a_model_without_crosses_answers_as_one_whose_crosses_find_nothing(constant, weights, entries):
+    """The former sums on the fly what the latter gathers in blocks first; zeros and NaN included."""
+    indices = np.array([index for index, _ in entries], np.uint32)
+    values = np.array([value for _, value in entries], np.float64)
+    answers = []
+    for interactions in ([], [["nowhere", "nowhere"]]):
+        model = LinearModel(
+            head="regression",
+            loss="squared",
+            bits=3,
+            constant=constant,
+            interactions=interactions,
+            weights=np.array(weights, np.float32),
+            limits=np.array([[-1e300, 1e300]]),
+            sighted=np.ones(1, np.uint8),
+        )
+        out = np.empty((1, 1))
+        model.run(np.array([0, len(entries)]), indices, values, np.zeros(len(entries), np.uint32), out)
+        answers.append(out.tobytes())
+    assert answers[0] == answers[1]
