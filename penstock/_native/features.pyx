@@ -163,25 +163,34 @@ cdef struct Known:
 cdef Known _known[KNOWN_NAMES]
 
 
-cdef inline int _hash_key(PyObject* name, uint32_t seed, uint32_t* result) except -1:
+cdef inline uint32_t _hash_key(PyObject* name, uint32_t seed) except? 0:
     """Do what `_hash_text` does, faster for a string that comes again."""
     cdef Known* slot = &_known[((<size_t>name >> 4) ^ (<size_t>name >> 14) ^ seed) & (KNOWN_NAMES - 1)]
-    if slot.name != name or slot.seed != seed:
-        return _hash_new_key(name, seed, slot, result)
-    result[0] = slot.index
-    return 0
+    if slot.name == name and slot.seed == seed:
+        return slot.index
+    return _hash_new_key(name, seed, slot)
 
 
-cdef int _hash_new_key(PyObject* name, uint32_t seed, Known* slot, uint32_t* result) except -1:
+cdef uint32_t _hash_new_key(PyObject* name, uint32_t seed, Known* slot) except? 0:
+    cdef uint32_t index = 0
     key = <object>name  # owned, whatever happens to its dict meanwhile
     if not PyUnicode_Check(name):
         raise _Unusable("a string as name", key)
-    _hash_text(name, seed, result)
+    _hash_text(name, seed, &index)
     if PyUnicode_CheckExact(name) and PyUnicode_GET_LENGTH(name) <= MAX_SHOWN:
         Py_INCREF(name)
         Py_XDECREF(slot.name)
-        slot.name, slot.seed, slot.index = name, seed, result[0]
-    return 0
+        slot.name, slot.seed, slot.index = name, seed, index
+    return index
+
+
+cdef inline int _add_number(double number, uint32_t index, uint32_t namespace, Entries& out) except -1:
+    """Append a number, unless it is 0; return whether it is usable."""
+    if not fabs(number) <= MAX_MAGNITUDE:  # also NaN
+        return False
+    if number != 0.0:
+        out.add(index, number, namespace)
+    return True
 
 
 cdef inline int _add_plain(
@@ -192,7 +201,6 @@ cdef inline int _add_plain(
     A number goes to `index`; categories, and the names of a mapping, are seeded with `seed`. The two differ
     only inside a list.
     """
-    cdef double number
     cdef long long integer
     cdef int overflow = 0
     cdef const char* text
@@ -203,25 +211,19 @@ cdef inline int _add_plain(
         out.add(hash_name(text, PyUnicode_GET_LENGTH(value), seed), 1.0, namespace)
         return True
     if PyFloat_CheckExact(value):
-        number = PyFloat_AS_DOUBLE(value)
-    elif PyLong_CheckExact(value):
+        return _add_number(PyFloat_AS_DOUBLE(value), index, namespace, out)
+    if PyLong_CheckExact(value):
         integer = PyLong_AsLongLongAndOverflow(value, &overflow)
         if overflow or not -MAX_INTEGER <= integer <= MAX_INTEGER:
             return False
-        number = <double>integer
-    elif value == Py_True:
-        number = 1.0
-    elif value == Py_False or value == Py_None:
+        return _add_number(<double>integer, index, namespace, out)
+    if value == Py_True:
+        return _add_number(1.0, index, namespace, out)
+    if value == Py_False or value == Py_None:
         return True
-    elif PyFloat_Check(value):  # numpy's float64
-        number = PyFloat_AS_DOUBLE(value)
-    else:
-        return False
-    if not fabs(number) <= MAX_MAGNITUDE:  # also NaN
-        return False
-    if number != 0.0:
-        out.add(index, number, namespace)
-    return True
+    if PyFloat_Check(value):  # numpy's float64
+        return _add_number(PyFloat_AS_DOUBLE(value), index, namespace, out)
+    return False
 
 
 cdef int _add_other(
@@ -356,13 +358,13 @@ cdef int _add_items(
 ) except -1:
     """Append what was read ahead, and all items behind it; return whether Python code may have run."""
     cdef Py_ssize_t i = 0
-    cdef uint32_t index = 0
+    cdef uint32_t index
     cdef bint foreign = False
     cdef Item* item
     while i < ahead.n:
         item = &ahead.items[i]
         i += 1
-        _hash_key(item.name, seed, &index)
+        index = _hash_key(item.name, seed)
         if not _add_plain(item.value, index, index, namespace, out) and _add_item(
             row, item.name, item.value, index, namespace, depth, out
         ):

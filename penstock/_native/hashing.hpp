@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace penstock {
 
@@ -11,17 +12,27 @@ inline uint32_t rotate_left(uint32_t x, int r) { return (x << r) | (x >> (32 - r
 
 inline uint32_t scramble(uint32_t block) { return rotate_left(block * 0xCC9E2D51u, 15) * 0x1B873593u; }
 
-// MurmurHash3 (x86, 32 bits; Appleby 2011, public domain), little-endian on every processor, so that a
-// model means the same everywhere.
+// Four bytes as a number, little-endian on every processor, so that a model means the same everywhere.
+inline uint32_t block_at(const unsigned char* data) {
+    uint32_t block;
+    std::memcpy(&block, data, sizeof block);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    block = __builtin_bswap32(block);
+#endif
+    return block;
+}
+
+// MurmurHash3 (x86, 32 bits; Appleby 2011, public domain).
 inline uint32_t murmur(const unsigned char* data, size_t length, uint32_t seed) {
     uint32_t h = seed;
-    const unsigned char* tail = data + (length & ~size_t{3});
+    const unsigned char *end = data + length, *tail = data + (length & ~size_t{3});
     while (data != tail) {
-        const uint32_t block = data[0] | uint32_t{data[1]} << 8 | uint32_t{data[2]} << 16 | uint32_t{data[3]} << 24;
-        h = rotate_left(h ^ scramble(block), 13) * 5 + 0xE6546B64u;
+        h = rotate_left(h ^ scramble(block_at(data)), 13) * 5 + 0xE6546B64u;
         data += 4;
     }
-    if (length & 3) {
+    if (length >= 4) {  // what is left are the high bytes of the last four: no branch depends on how many they are
+        h ^= scramble(static_cast<uint32_t>(uint64_t{block_at(end - 4)} >> (32 - 8 * (length & 3))));
+    } else if (length) {
         uint32_t block = tail[0];
         if (length & 2) {
             block |= uint32_t{tail[1]} << 8;
@@ -39,6 +50,7 @@ inline uint32_t murmur(const unsigned char* data, size_t length, uint32_t seed) 
 // `seed`.
 inline uint32_t hash_name(const char* name, size_t length, uint32_t seed) {
     auto first = reinterpret_cast<const unsigned char*>(name), last = first + length;
+    if (length && *first > '9' && last[-1] > ' ') return murmur(first, length, seed);  // as most are, and no loop
     while (first != last && *first <= ' ') ++first;
     while (first != last && last[-1] <= ' ') --last;
     uint32_t number = 0;
