@@ -1,6 +1,6 @@
 // One CSV record to hashed features and what else an event has, in one pass.
 //
-// Does what `csv.reader`, `penstock.codecs.csv` and `features.encode_cells` do one after the other.
+// Does what `csv.reader`, `penstock.codecs.csv` and `text.encode_cells` do one after the other.
 
 #pragma once
 
@@ -20,7 +20,7 @@
 
 namespace penstock {
 
-// What the cells of a column are for. The first four are the kinds of columns of `features.encode_cells`.
+// What the cells of a column are for. The first four are the kinds of columns of `text.encode_cells`.
 enum class Use : int { kAuto, kNumber, kCategory, kLeftOut, kLabel, kWeight, kTime, kId };
 
 // A short category that was seen in a column: its bytes, and what they came to.

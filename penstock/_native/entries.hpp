@@ -10,6 +10,9 @@
 
 namespace penstock {
 
+constexpr double MAX_MAGNITUDE = 1e18;  // of a value: sums of squares of such values still fit a float32
+constexpr long long MAX_INTEGER = 1'000'000'000'000'000'000;
+
 // Three columns that grow together. Owned by one thread.
 class Entries {
     size_t size_ = 0, room_ = 0;
@@ -22,7 +25,7 @@ class Entries {
         std::copy_n(column.get(), size_, larger.get());
         column = std::move(larger);
     }
-    void grow() {
+    __attribute__((noinline)) void grow() {
         const size_t room = room_ ? 2 * room_ : 64;
         move_to(room, indices_);
         move_to(room, values_);

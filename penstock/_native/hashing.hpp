@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "inline.hpp"
+
 namespace penstock {
 
 inline uint32_t rotate_left(uint32_t x, int r) { return (x << r) | (x >> (32 - r)); }
@@ -23,7 +25,7 @@ inline uint32_t block_at(const unsigned char* data) {
 }
 
 // MurmurHash3 (x86, 32 bits; Appleby 2011, public domain).
-inline uint32_t murmur(const unsigned char* data, size_t length, uint32_t seed) {
+PENSTOCK_INLINE uint32_t murmur(const unsigned char* data, size_t length, uint32_t seed) {
     uint32_t h = seed;
     const unsigned char *end = data + length, *tail = data + (length & ~size_t{3});
     while (data != tail) {
@@ -46,11 +48,9 @@ inline uint32_t murmur(const unsigned char* data, size_t length, uint32_t seed) 
     return h ^ (h >> 16);
 }
 
-// VW's `hashstring`: stripped of white space, and digits alone are their number; the empty name hashes to
-// `seed`.
-inline uint32_t hash_name(const char* name, size_t length, uint32_t seed) {
-    auto first = reinterpret_cast<const unsigned char*>(name), last = first + length;
-    if (length && *first > '9' && last[-1] > ' ') return murmur(first, length, seed);  // as most are, and no loop
+// As VW strips a name of white space, and takes digits alone for their number; the empty name hashes to `seed`.
+__attribute__((noinline)) inline uint32_t hash_stripped(
+    const unsigned char* first, const unsigned char* last, uint32_t seed) {
     while (first != last && *first <= ' ') ++first;
     while (first != last && last[-1] <= ' ') --last;
     uint32_t number = 0;
@@ -59,6 +59,13 @@ inline uint32_t hash_name(const char* name, size_t length, uint32_t seed) {
         number = 10 * number + (*at - '0');
     }
     return number + seed;
+}
+
+// VW's `hashstring`. Most names begin with a letter and end without white space.
+PENSTOCK_INLINE uint32_t hash_name(const char* name, size_t length, uint32_t seed) {
+    auto first = reinterpret_cast<const unsigned char*>(name), last = first + length;
+    if (length && *first > '9' && last[-1] > ' ') return murmur(first, length, seed);
+    return hash_stripped(first, last, seed);
 }
 
 }  // namespace penstock

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "inline.hpp"
+
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed inline only: they have no ABI
 #endif
@@ -22,7 +24,6 @@
 #define PENSTOCK_BY_WIDTH(result, name, parameters, ...) \
     static result name parameters { return name##_by<2>(__VA_ARGS__); }
 #endif
-#define PENSTOCK_INLINE inline __attribute__((always_inline))
 
 namespace wide {
 

@@ -1,6 +1,6 @@
 // One line of VW's text format to hashed features, label, importance and tag, in one pass.
 //
-// Does what `penstock.codecs.vw` and `features.encode_vw` do.
+// Does what `penstock.codecs.vw` and `text.encode_vw` do.
 
 #pragma once
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from penstock._native.csv import CellReader
-from penstock._native.features import encode_cells
+from penstock._native.text import encode_cells
 from penstock.codecs.base import Decoded, Framer, Where, utf8_error
 from penstock.codecs.declined import with_dates, with_declined
 from penstock.codecs.fields import Events, Fields

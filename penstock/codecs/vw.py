@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock._native.features import encode_vw
+from penstock._native.text import encode_vw
 from penstock.codecs.base import Decoded, Where, utf8_error
 from penstock.codecs.declined import with_declined
 from penstock.codecs.fields import Events, Fields
