@@ -67,7 +67,7 @@ cdef enum:
     MAX_SPARE = 1 << 20  # entries (20 MB) that a buffer may hold on to between calls
     MAX_SHOWN = 60  # characters of a name in a message
     LOOKAHEAD = 32  # items of a dict
-    KNOWN_NAMES = 1 << 10  # whose hashes are kept; a power of two
+    KNOWN_NAMES = 1 << 12  # whose hashes are kept; a power of two
 
 FINITE = "a finite number of magnitude <= 1e18"
 ACCEPTED = "a number, a string, a boolean, a list or a mapping"

@@ -394,7 +394,7 @@ class TestRows:
         assert (len(features), bad, features.indptr.tolist()) == (0, [], [0])
 
     def test_names_that_come_again(self):
-        names = [f"n{i}" for i in range(3000)]  # more than the kernel keeps the hashes of
+        names = [f"n{i}" for i in range(9000)]  # more than the kernel keeps the hashes of
         rows = [{name: 1.0, "space": {name: 1.0}} for name in names]
         expected = [index for name in names for index in (hash_feature(name), hash_feature(name, "space"))]
         for _ in range(2):
@@ -402,9 +402,29 @@ class TestRows:
             assert (features.indices.tolist(), bad) == (expected, [])
 
     def test_names_at_the_address_of_earlier_ones(self):
-        for i in range(3000):
+        for i in range(9000):
             features, _ = encode_rows([{f"gone{i}": 1.0}])
             assert features.indices.tolist() == [hash_feature(f"gone{i}")]
+
+    @untimed
+    @given(st.data())
+    def test_names_that_come_and_go(self, data):
+        """Equal strings at other addresses, others at the same one, subclasses: all hash as themselves."""
+
+        class Name(str):
+            __slots__ = ()
+
+        pool = data.draw(st.lists(names, min_size=1, max_size=4, unique=True))
+        row = {}
+        for name in data.draw(st.lists(st.sampled_from(pool), max_size=20)):
+            kind = data.draw(st.sampled_from(["fresh", "same", "subclass", "value"]))
+            if kind == "value":
+                row.update(dict.fromkeys(row, "".join(list(name))))
+            else:
+                row.pop(name, None)
+                row[{"fresh": "".join(list(name)), "same": name, "subclass": Name(name)}[kind]] = 1.5
+            assert encode(row) == list(slow_row(row))
+            assert encode({"space": row}) == list(slow_row({"space": row}))
 
     def test_earlier_results_stay(self):
         first, _ = encode_rows([{"a": 1.5}])
