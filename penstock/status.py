@@ -104,10 +104,10 @@ class Status(Observer):
 
     def learned(self, chunk: Learned) -> None:
         """Take note of a chunk."""
+        if chunk.events > self.events:  # what was read may all have been repeated, or too late
+            self.learned_at = time.time()
         self.events = chunk.events
         self._sign_at = self._clock()
-        if chunk.n_new:
-            self.learned_at = time.time()
 
     def saved(self, checkpoint: Saved) -> None:
         """Take note of a checkpoint."""

@@ -158,6 +158,14 @@ def test_counters_are_of_this_process_and_gauges_of_the_whole_life(watched):
     assert 0 <= time.time() - found["penstock_last_learned_timestamp_seconds",] < 60
 
 
+def test_what_was_read_and_not_learned_is_not_the_last_that_was_learned(watched):
+    status, metrics, monitor = watched
+    begun(status, metrics, Source())
+    for observer in (status, metrics):
+        observer.learned(learned(n_new=10, duplicates=10))
+    assert ("penstock_last_learned_timestamp_seconds",) not in samples(monitor)
+
+
 def test_a_run_is_told_as_it_was(tmp_path):
     pipeline = config.parse(
         {
@@ -202,7 +210,7 @@ def exported():
     metrics = Metrics(status, store := FullStore(), store)
     begun(status, metrics, Source())
     for observer in (status, metrics):
-        observer.learned(learned(n_new=1))
+        observer.learned(learned(events=101, n_new=1))
     status.saved_at = 1.0
     text = generate_latest(metrics.registry).decode()
     families = list(text_string_to_metric_families(text))
