@@ -44,9 +44,11 @@ from penstock.joiner import Aggregate, Joiner
 from penstock.outputs_config import (
     OUTPUTS,
     AnswersSpec,
+    Bootstrap,
     DeadLetterSpec,
     EventsSpec,
     MonitorSpec,
+    TopicName,
     check_topics,
 )
 from penstock.registry import resolve
@@ -127,13 +129,13 @@ class Topics(_Finite):
     """Decisions and rewards in topics of Kafka; see `penstock.kafka.feedback.KafkaFeedback`."""
 
     kind: Literal["kafka"]
-    bootstrap: Annotated[str, Field(min_length=1)]
-    decisions: Annotated[str, Field(min_length=1)]
-    rewards: Annotated[str, Field(min_length=1)] | None = None
+    bootstrap: Bootstrap
+    decisions: TopicName
+    rewards: TopicName | None = None
     format: Literal["json", "msgpack", "dsjson"] = "json"
     arm: str | None = None
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    group: str | None = None
+    group: Annotated[str, Field(min_length=1)] | None = None
     assignment: Literal["fixed", "group"] = "fixed"
     start: Literal["earliest", "latest"] = "earliest"
     journal: str | None = None
@@ -249,6 +251,7 @@ class BanditPipeline(_Finite):
             getattr(self.source, "bootstrap", None),
             {key: getattr(self.source, key, None) for key in ("decisions", "rewards")},
             {"dead_letters": self.dead_letters, "events": self.events, "snapshots": self.snapshots},
+            self.answers,
         )
         return self
 

@@ -38,6 +38,7 @@ from penstock.events import Task, TaskKind
 from penstock.outputs_config import (
     OUTPUTS,
     AnswersSpec,
+    Bootstrap,
     DeadLetterSpec,
     EventsSpec,
     MonitorSpec,
@@ -305,7 +306,7 @@ class SnapshotsSpec(Strict):
     keep: Annotated[int, Ge(2)] = 50
     trust_pickle: bool = False
     topic: TopicName | None = None
-    bootstrap: Annotated[str, Field(min_length=1)] | None = None
+    bootstrap: Bootstrap | None = None
     settings: dict[str, bool | int | float | str] = {}
 
     @model_validator(mode="after")
@@ -380,6 +381,7 @@ class Pipeline(Strict):
             self.source.parameters.get("bootstrap"),
             {"topics": self.source.parameters.get("topics")},
             {"dead_letters": self.dead_letters, "events": self.events, "snapshots": self.snapshots},
+            self.answers,
         )
         return self
 

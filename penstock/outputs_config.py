@@ -2,28 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, model_validator
 
 __all__ = [
     "OUTPUTS",
     "AnswersSpec",
+    "Bootstrap",
     "DeadLetterSpec",
     "EventsSpec",
     "MonitorSpec",
     "ToTopics",
     "TopicName",
+    "TopicNames",
     "check_topics",
 ]
 
 OUTPUTS: Final = frozenset({"dead_letters", "events", "answers", "monitor"})
 """Keys of a pipeline that the engine's state does not depend on."""
 
-TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+_TOPIC: Final = r"^[A-Za-z0-9._-]{1,249}$"
+# As librdkafka takes them: with a protocol or without, an IPv6 address in brackets, 9092 if there is no port.
+_BROKER: Final = re.compile(
+    r"((plaintext|ssl|sasl_plaintext|sasl_ssl)://)?(\[[0-9a-f:.%]+\]|[^\s/:\[\],]+)(:(?P<port>[0-9]{1,5}))?",
+    re.IGNORECASE,
+)
+
+
+def _brokers(given: str) -> str:
+    """Find out now what would otherwise look like a broker that is away."""
+    for broker in given.split(","):
+        found = _BROKER.fullmatch(broker.strip())
+        if found is None or not 0 < int(found["port"] or 9092) < 65536:
+            raise ValueError("expected `host:port` of a broker, or several with commas, or `embedded`")
+    return given
+
+
+def _one_or_several(given: object) -> object:
+    """Check topics here: of a union pydantic would tell what is wrong with each alternative."""
+    names = given if isinstance(given, list | tuple) else [given]
+    if not names or not all(isinstance(name, str) and re.fullmatch(_TOPIC, name) for name in names):
+        raise ValueError("expected a topic, or a list of them: up to 249 letters, digits, `.`, `_` and `-`")
+    return given
+
+
+Bootstrap = Annotated[str, Field(min_length=1), AfterValidator(_brokers)]
+TopicName = Annotated[str, Field(pattern=_TOPIC)]
+TopicNames = Annotated[
+    str | Sequence[str],
+    PlainValidator(
+        _one_or_several, json_schema_input_type=TopicName | Annotated[list[TopicName], Field(min_length=1)]
+    ),
+]
 
 
 class ToTopics(BaseModel):
@@ -31,7 +66,7 @@ class ToTopics(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    bootstrap: Annotated[str, Field(min_length=1)] | None = None
+    bootstrap: Bootstrap | None = None
     settings: Mapping[str, bool | int | float | str] = {}
     create: bool = True
 
@@ -103,11 +138,15 @@ class _Written(Protocol):
 
 
 def check_topics(
-    bootstrap: object, read: Mapping[str, object], written: Mapping[str, _Written | None]
+    bootstrap: object,
+    read: Mapping[str, object],
+    written: Mapping[str, _Written | None],
+    answers: AnswersSpec | None,
 ) -> None:
     """Refuse a topic that is written to and read as well, or for two purposes.
 
-    What could not be used would be read again, and again; two writers of a topic would fence each other off.
+    What could not be used would be read again, and again; two writers of a topic would fence each other off;
+    answers would be taken for requests, or learned from. Only decisions are there to be read again.
 
     Parameters
     ----------
@@ -116,6 +155,7 @@ def check_topics(
     read : mapping of str to str, or sequence of str
         Topics, by the key in the configuration that names them.
     written : mapping of str to specification
+    answers : AnswersSpec or None
 
     Raises
     ------
@@ -127,10 +167,14 @@ def check_topics(
         for topic in (
             [topics] if isinstance(topics, str) else topics if isinstance(topics, list | tuple) else ()
         ):
-            taken[bootstrap, topic] = f"source.{key}"
-    for key, spec in written.items():
-        if spec is None or spec.topic is None:
+            taken.setdefault((bootstrap, topic), f"source.{key}")
+    ours = {f"{key}.topic": (spec.bootstrap, spec.topic) for key, spec in written.items() if spec}
+    if answers is not None:
+        for key in ("requests", "results", "decisions"):
+            ours[f"answers.{key}"] = answers.bootstrap, getattr(answers, key)
+    for key, (where, name) in ours.items():
+        if name is None:
             continue
-        other = taken.setdefault((spec.bootstrap or bootstrap, spec.topic), f"{key}.topic")
-        if other != f"{key}.topic":
-            raise ValueError(f"`{key}.topic` and `{other}` are both {spec.topic!r}: each needs its own")
+        other = taken.setdefault((where or bootstrap, name), key)
+        if other != key and (key, other) != ("answers.decisions", "source.decisions"):
+            raise ValueError(f"`{key}` and `{other}` are both {name!r}: each needs its own")

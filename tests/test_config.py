@@ -63,6 +63,43 @@ MISTAKES = [
         "`events.topic` and `dead_letters.topic` are both 'b'",
     ),
     ({"source": TOPIC, "snapshots": {"path": "x", "bootstrap": "h:1"}, "shadow": {}}, "need a `topic`"),
+    (
+        {"source": TOPIC, "answers": {"requests": "loop", "results": "loop"}},
+        "`answers.results` and `answers.requests` are both 'loop': each needs its own",
+    ),
+    (
+        {"source": TOPIC, "answers": {"requests": "r", "results": "a"}},
+        "`answers.results` and `source.topics` are both 'a': each needs its own",
+    ),
+    (
+        {"source": TOPIC, "answers": {"requests": "q", "results": "r", "decisions": "a"}},
+        "`answers.decisions` and `source.topics` are both 'a': each needs its own",
+    ),
+    (
+        {"source": TOPIC, "events": {"topic": "e"}, "answers": {"requests": "e", "results": "r"}},
+        "`answers.requests` and `events.topic` are both 'e': each needs its own",
+    ),
+    ({"source": {**TOPIC, "group": ""}}, "`source.group`: string should have at least 1 character, got ''"),
+    *(
+        (
+            {"source": {**TOPIC, "topics": topics}},
+            "configuration: `source.topics`: expected a topic, or a list of them: up to 249 letters, digits, "
+            f"`.`, `_` and `-`, got {topics!r}",
+        )
+        for topics in ("", [], 5, "bad topic!", ["a", ""])
+    ),
+    *(
+        (
+            {"source": {**TOPIC, "bootstrap": bootstrap}},
+            "`source.bootstrap`: expected `host:port` of a broker, or several with commas, or `embedded`, "
+            f"got {bootstrap!r}",
+        )
+        for bootstrap in ("http://h:9092", "127.0.0.1:99999", "h:9092,", "h:port", "h:0", "a b")
+    ),
+    (
+        {"source": TOPIC, "events": {"topic": "e", "bootstrap": "h:1:2"}},
+        "`events.bootstrap`: expected `host:port`",
+    ),
 ]
 
 
@@ -169,3 +206,21 @@ def test_restricted_keeps_serving_and_detectors_in_step():
     assert (list(only.learners), only.first_serving, only.drift[0].learners) == (["a"], "a", ["a"])
     with pytest.raises(ConfigError, match="--learner c: the learners are a, b"):
         pipeline.restricted(["c"])
+
+
+def test_decisions_of_answers_are_what_a_bandit_learns_from():
+    source = {"kind": "kafka", "bootstrap": "localhost:9092", "decisions": "d", "rewards": "w"}
+    given = {"task": "bandit", "source": source, "policies": {"a": {"kind": "greedy"}}}
+    answers = {"requests": "q", "results": "r"}
+    assert bandit_config.parse({**given, "answers": {**answers, "decisions": "d"}}).answers.decisions == "d"
+    for wrong, message in (
+        ({"decisions": "w"}, "`answers.decisions` and `source.rewards` are both 'w'"),
+        ({"results": "d"}, "`answers.results` and `source.decisions` are both 'd'"),
+        ({"requests": "w"}, "`answers.requests` and `source.rewards` are both 'w'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            bandit_config.parse({**given, "answers": {**answers, **wrong}})
+    with pytest.raises(ConfigError, match=r"`source\.group`: string should have at least 1 character"):
+        bandit_config.parse({**given, "source": {**source, "group": ""}})
+    with pytest.raises(ConfigError, match=r"`source\.bootstrap`: expected `host:port`"):
+        bandit_config.parse({**given, "source": {**source, "bootstrap": "127.0.0.1:99999"}})

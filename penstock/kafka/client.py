@@ -8,14 +8,15 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from penstock.config import Strict
 from penstock.errors import ConfigError, DataError, PenstockError, ServiceError
+from penstock.outputs_config import Bootstrap
 
 __all__ = [
     "EMBEDDED",
@@ -115,7 +116,7 @@ class Connection(Strict):
     penstock.errors.ConfigError: `settings.sasl.password`: the environment variable SECRET is not set
     """
 
-    bootstrap: Annotated[str, Field(min_length=1)]
+    bootstrap: Bootstrap
     settings: Mapping[str, Setting] = {}
 
     @field_validator("settings")

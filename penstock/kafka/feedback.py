@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from confluent_kafka import Message
 
 from penstock.codecs.feedback import Format, Reads, reader
@@ -60,7 +60,7 @@ class KafkaFeedback:
         format: Format = "json",  # noqa: A002  (the option's name)
         arm: str | None = None,
         settings: Mapping[str, bool | int | float | str] | None = None,
-        group: str | None = None,
+        group: Annotated[str, MinLen(1)] | None = None,
         assignment: Assignment = "fixed",
         start: Start = "earliest",
         journal: str | None = None,

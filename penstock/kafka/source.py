@@ -21,6 +21,7 @@ from penstock.events import Batch, Features, Row, Task
 from penstock.kafka.client import Connection
 from penstock.kafka.order import Options, Ordered, Taken
 from penstock.kafka.reader import Assignment, Health, Start, named
+from penstock.outputs_config import Bootstrap, TopicNames
 from penstock.sources.base import Chunk, Position, Rejected
 
 __all__ = ["KafkaSource", "Metadata", "Payload", "rejected_with_metadata"]
@@ -102,8 +103,8 @@ class KafkaSource:
     def __init__(
         self,
         task: Task,
-        bootstrap: str,
-        topics: Annotated[str, MinLen(1)] | Annotated[Sequence[str], MinLen(1)],
+        bootstrap: Bootstrap,
+        topics: TopicNames,
         *,
         format: Payload = "json",  # noqa: A002  (the option's name)
         label: str = "label",
@@ -117,7 +118,7 @@ class KafkaSource:
         require_label: bool = True,
         metadata: Mapping[str, Any] | None = None,
         settings: Mapping[str, bool | int | float | str] | None = None,
-        group: str | None = None,
+        group: Annotated[str, MinLen(1)] | None = None,
         assignment: Assignment = "fixed",
         start: Start = "earliest",
         journal: str | None = None,
