@@ -134,6 +134,7 @@ class Topics(_Finite):
     rewards: TopicName | None = None
     format: Literal["json", "msgpack", "dsjson"] = "json"
     arm: str | None = None
+    max_ahead_s: Annotated[float, Ge(0)] | None = 86_400.0
     settings: dict[str, bool | int | float | str] = Field(default_factory=dict)
     group: Annotated[str, Field(min_length=1)] | None = None
     assignment: Literal["fixed", "group"] = "fixed"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from penstock.state import State, digest, prefixed, section
 
 __all__ = ["JoinedEngine"]
 
+_LATE: Final = "late_decisions"
+_log = logging.getLogger("penstock")
 Feedback: TypeAlias = Sequence[DecisionEvent | RewardEvent]
 
 
@@ -105,7 +108,9 @@ class JoinedEngine:
         BadRecord
             If a reward is outside of the declared range; names the decision.
         """
+        n_late = self._joiner.counts[_LATE]
         joined = self._joiner.take(events)
+        self._warn_of_late(n_late)
         notices: list[Notice] = []
         start = 0
         for correction in joined.corrections:
@@ -113,6 +118,17 @@ class JoinedEngine:
             start = correction.after
             self._correct(correction)
         return notices + self._learn(joined, start, len(joined))
+
+    def _warn_of_late(self, before: int) -> None:
+        """Say it at the first decision that is lost, and whenever there are twice as many."""
+        now = self._joiner.counts[_LATE]
+        if now.bit_length() > before.bit_length():
+            _log.warning(
+                "decisions come too late to be learned, as newer ones have been: %s so far. If they go on, "
+                "look for a clock, or a unit of time, that is wrong: one time in the future makes all others "
+                "late",
+                f"{now:,}",
+            )
 
     def _learn(self, joined: Joined, start: int, stop: int) -> list[Notice]:
         notices: list[Notice] = []

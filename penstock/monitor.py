@@ -113,6 +113,7 @@ class Metrics(Observer):
                 self._duplicates.inc(chunk.n_new - n_learned)
             self._rejected.inc(len(chunk.rejected))
             self._chunk.observe(chunk.seconds)
+        self._asked.feedback = getattr(self._engine, "counts", {})  # of bandits
         now = time.monotonic()
         if now - self._scored_at >= _SCORES_EVERY_S:
             self._scored_at = now
@@ -135,6 +136,7 @@ class _Asked(Collector):
 
     def __init__(self, status: Status, store: SnapshotStore | None, publisher: Any) -> None:
         self.scores: dict[str, dict[str, float]] = {}
+        self.feedback: dict[str, int] = {}
         self._status = status
         self._store = store
         self._publisher = publisher
@@ -174,6 +176,14 @@ class _Asked(Collector):
             for name, value in report.items():
                 scores.add_metric([learner, name], value)
         yield scores
+        feedback = GaugeMetricFamily(
+            "penstock_feedback",
+            "What became of decisions and rewards since the very beginning",
+            labels=["what"],
+        )
+        for what, n in self.feedback.items():
+            feedback.add_metric([what], n)
+        yield feedback
         yield from self._snapshots(now)
 
     def _snapshots(self, now: float) -> Iterator[Metric]:

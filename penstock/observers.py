@@ -22,7 +22,7 @@ class Started:
     source : Source
         May have `health` and `lag()`, as `penstock.kafka.source.KafkaSource`.
     engine : Engine
-        For `metrics()`; asked on the learning thread only.
+        For `metrics()`, and `counts` of bandits; asked on the learning thread only.
     resumed_at : int
         Events that had been learned before.
     """

@@ -52,6 +52,16 @@ def rewarded(i, value=1.0, time=None):
     return RewardEvent(id=f"d{i}", time=float(i) if time is None else time, value=value)
 
 
+def test_decisions_that_come_too_late_are_told_of_ever_more_rarely(caplog):
+    learning = engine("beta_thompson")
+    learning.progress(END)
+    assert not caplog.records
+    for i in range(9):
+        learning.progress([decided(i)])
+    assert learning.counts["late_decisions"] == 9
+    assert [record.getMessage().split(" so far")[0][-1] for record in caplog.records] == list("1248")
+
+
 # --- late rewards -----------------------------------------------------------------------------------------
 
 

@@ -66,6 +66,8 @@ class Source:
 
 
 class Engine:
+    counts = {"late_decisions": 3}  # noqa: RUF012
+
     def metrics(self):
         return {"sgd": {"accuracy": 0.75}}
 
@@ -153,6 +155,7 @@ def test_counters_are_of_this_process_and_gauges_of_the_whole_life(watched):
     assert found["penstock_chunk_seconds_count",] == 2
     assert found["penstock_lag_records", "0", "clicks"] == 7
     assert found["penstock_score", "sgd", "accuracy"] == 0.75
+    assert found["penstock_feedback", "late_decisions"] == 3
     assert found["process_resident_memory_bytes",] > 1e6
     assert sum(found["penstock_state", state] for state in STATES) == 1
     assert 0 <= time.time() - found["penstock_last_learned_timestamp_seconds",] < 60

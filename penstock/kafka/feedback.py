@@ -18,7 +18,7 @@ from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.journal import Run
 from penstock.kafka.order import Ordered, Taken, run_of
 from penstock.kafka.reader import Assignment, Health, Place, Reader, Start, named
-from penstock.kafka.source import options, rejected_with_metadata
+from penstock.kafka.source import options, rejected_with_metadata, timestamp_ms
 from penstock.sources.base import Position, Rejected
 from penstock.sources.feedback import Feedback
 
@@ -47,6 +47,10 @@ class KafkaFeedback:
         Topic; that of the decisions, if not given.
     format, arm
         As of `penstock.codecs.feedback.reader`.
+    max_ahead_s : float or None
+        How far the time of a record may lie ahead of that of its message, in seconds; further, it is
+        rejected: a single time in milliseconds would make everything that comes after it too late. None: any
+        time is taken.
     settings, group, assignment, start, journal, keep, follow, poll_s, linger_s, connect_timeout_s
         As of `penstock.kafka.source.KafkaSource`.
     """
@@ -59,6 +63,7 @@ class KafkaFeedback:
         *,
         format: Format = "json",  # noqa: A002  (the option's name)
         arm: str | None = None,
+        max_ahead_s: Annotated[float, Ge(0)] | None = 86_400.0,
         settings: Mapping[str, bool | int | float | str] | None = None,
         group: Annotated[str, MinLen(1)] | None = None,
         assignment: Assignment = "fixed",
@@ -70,7 +75,7 @@ class KafkaFeedback:
         linger_s: Annotated[float, Ge(0), Le(_MAX_POLL_S)] = 0.1,
         connect_timeout_s: Annotated[float, Gt(0)] = 30.0,
     ) -> None:
-        self._by_time = _ByTime(reader(format, arm=arm))
+        self._by_time = _ByTime(reader(format, arm=arm), max_ahead_s)
         self._ordered = Ordered(
             options(
                 bootstrap,
@@ -147,8 +152,9 @@ class KafkaFeedback:
 class _ByTime:
     """Merges partitions by event time."""
 
-    def __init__(self, read: Reads) -> None:
+    def __init__(self, read: Reads, max_ahead_s: float | None) -> None:
         self._read = read
+        self._max_ahead_s = math.inf if max_ahead_s is None else max_ahead_s
         self._heads: dict[Place, tuple[Message, Found]] = {}
         self._last: tuple[list[Message], list[Found]] = ([], [])
 
@@ -195,6 +201,12 @@ class _ByTime:
     def _parsed(self, message: Message) -> Found:
         where = named(message.topic() or "", message.partition() or 0, message.offset())
         try:
-            return self._read(message.value() or b"", where)
+            found = self._read(message.value() or b"", where)
         except BadRecord as error:
             return error
+        # The message's own time and not the clock: a second reading has to come to the same.
+        stamp, time = timestamp_ms(message), found[0].time
+        if stamp is not None and time - stamp / 1000.0 > self._max_ahead_s:
+            latest = f"{self._max_ahead_s:g} s (`max_ahead_s`) after the message's own, {stamp / 1000.0:.3f}"
+            return BadRecord(f"a time in seconds, at most {latest}", time, path="$.time", position=where)
+        return found

@@ -24,7 +24,7 @@ from penstock.kafka.reader import Assignment, Health, Start, named
 from penstock.outputs_config import Bootstrap, TopicNames
 from penstock.sources.base import Chunk, Position, Rejected
 
-__all__ = ["KafkaSource", "Metadata", "Payload", "rejected_with_metadata"]
+__all__ = ["KafkaSource", "Metadata", "Payload", "rejected_with_metadata", "timestamp_ms"]
 
 Payload: TypeAlias = Literal["json", "msgpack", "vw"]
 Told: TypeAlias = Annotated[str, Field(pattern=r"^(key|timestamp|topic|partition|header:.+)$")]
@@ -263,7 +263,7 @@ def rejected_with_metadata(letter: Rejected, message: Message) -> Rejected:
         after=letter.after,
         key=message.key(),
         headers=tuple(_headers(message)),
-        timestamp_ms=_timestamp(message),
+        timestamp_ms=timestamp_ms(message),
     )
 
 
@@ -278,7 +278,8 @@ def _headers(message: Message) -> list[tuple[str, bytes | None]]:
     return [(name, value.encode() if isinstance(value, str) else value) for name, value in headers or ()]
 
 
-def _timestamp(message: Message) -> int | None:
+def timestamp_ms(message: Message) -> int | None:
+    """When a message was written, in milliseconds since the Unix epoch; None if it does not say."""
     kind, milliseconds = message.timestamp()
     return None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
 
@@ -288,7 +289,7 @@ def _with_metadata(batch: Batch, messages: Sequence[Message], metadata: Metadata
     if metadata.id is not None:
         changes["ids"] = [str(_told(message, metadata.id) or "") for message in messages]
     if metadata.time is not None:
-        stamps = [_timestamp(message) for message in messages]
+        stamps = [timestamp_ms(message) for message in messages]
         changes["times"] = np.array([np.nan if t is None else t / 1000.0 for t in stamps], dtype=np.float64)
     if metadata.features:
         rows = [_added(row, message, metadata) for row, message in zip(batch.rows, messages, strict=True)]
@@ -308,7 +309,7 @@ def _added(row: Row, message: Message, metadata: Metadata) -> dict[str, Any]:
 def _told(message: Message, what: str) -> Any:
     """Return what a message tells; text where it is UTF-8, hexadecimal digits where it is not."""
     if what == "timestamp":
-        stamp = _timestamp(message)
+        stamp = timestamp_ms(message)
         return None if stamp is None else stamp / 1000.0
     if what == "topic":
         return message.topic()

@@ -104,6 +104,24 @@ def test_garbage_is_a_dead_letter(embedded, topics):
     assert (letter.where[:8], letter.headers) == ("rewards-", (("h", b"1"),))
 
 
+def test_a_time_in_milliseconds_is_a_dead_letter(embedded, topics):
+    producer = Producer({"bootstrap.servers": embedded})
+    for i, time in enumerate((1.7e9, 1.7e12, 1.7e9 + 3600, 1.7e9 + 3601)):
+        value = json.dumps({**decision(i).record(), "time": time})
+        producer.produce(topics[0], value, partition=0, timestamp=1_700_000_000_000)
+    producer.flush(10)
+    events, (letter,), _ = read(make(embedded, topics[:1]))
+    assert [event.id for event in events] == ["d-0", "d-2", "d-3"]
+    assert letter.reason == (
+        "expected a time in seconds, at most 86400 s (`max_ahead_s`) after the message's own, "
+        f"1700000000.000, got 1700000000000.0 - at `$.time`, {topics[0]}[0]@1"
+    )
+    events, letters, _ = read(make(embedded, topics[:1], max_ahead_s=3600.0))
+    assert [len(events), len(letters)] == [2, 2]
+    events, letters, _ = read(make(embedded, topics[:1], max_ahead_s=None))
+    assert [len(events), len(letters)] == [4, 0]
+
+
 def test_lines_of_dsjson_are_decisions_with_what_they_earned(embedded, topics):
     producer = Producer({"bootstrap.servers": embedded})
     line = {
