@@ -461,7 +461,7 @@ def _dlq(arguments: argparse.Namespace) -> int:
     if arguments.action == "ls":
         dlq.list_letters(pipeline, limit=arguments.limit, reason=arguments.reason, show=print)
         return 0
-    n_sent = dlq.replay(
+    n_sent, left = dlq.replay(
         pipeline,
         limit=arguments.limit,
         reason=arguments.reason,
@@ -469,6 +469,8 @@ def _dlq(arguments: argparse.Namespace) -> int:
         to_file=arguments.to_file,
     )
     print(f"sent {n_sent:,} dead letters back")
+    if left:
+        print(f"{len(left):,} cannot be sent back:", *left, sep="\n  ")
     return 0
 
 

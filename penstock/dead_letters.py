@@ -133,7 +133,7 @@ class DeadLetters:
 class FileLetters:
     """A file of JSON lines ``{"reason", "where", "data"}``.
 
-    `data` is text, or ``{"base64": …}`` where the bytes are not UTF-8.
+    `data` is text, or ``{"base64": …}`` where the bytes are not UTF-8, or null for a message without a value.
 
     Parameters
     ----------
@@ -196,14 +196,16 @@ class FileLetters:
         return StoreError(f"cannot write the dead letters to {self._path}: {error.strerror}")
 
 
-def plain_data(data: Any) -> bytes:
-    """Return the bytes of a letter from the `data` of its line.
+def plain_data(data: Any) -> bytes | None:
+    """Return the bytes of a letter, if it has any, from the `data` of its line.
 
     Raises
     ------
     ValueError
         If it is not of that form.
     """
+    if data is None:
+        return None
     if isinstance(data, str):
         return data.encode()
     if isinstance(data, dict) and isinstance(data.get("base64"), str):
@@ -211,7 +213,9 @@ def plain_data(data: Any) -> bytes:
     raise ValueError("no data")
 
 
-def _text(data: bytes) -> str | dict[str, str]:
+def _text(data: bytes | None) -> str | dict[str, str] | None:
+    if data is None:
+        return None
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from penstock.bandit_config import BanditPipeline
 from penstock.config import Component, Pipeline
@@ -21,10 +20,24 @@ from penstock.errors import ConfigError, DataError, StoreError
 if TYPE_CHECKING:
     from penstock.kafka.letters import Letter
 
-__all__ = ["list_letters", "replay"]
+__all__ = ["Replayed", "list_letters", "replay"]
 
 _AT_ONCE: Final = 500  # letters a transaction
 _SHOWN: Final = 200  # characters of a letter's data
+
+
+class Replayed(NamedTuple):
+    """What became of letters that were to be sent back.
+
+    Attributes
+    ----------
+    n_sent : int
+    left : list of str
+        Those that cannot be, each with its position and why.
+    """
+
+    n_sent: int
+    left: list[str]
 
 
 class _Kept:
@@ -32,6 +45,7 @@ class _Kept:
 
     def __init__(self, pipeline: Pipeline | BanditPipeline) -> None:
         rules = pipeline.dead_letters
+        self.pipeline = pipeline.name
         self.topic = rules.topic
         self.path = rules.path
         if self.topic is not None:
@@ -48,7 +62,7 @@ class _Kept:
         if self.topic is not None:
             from penstock.kafka import letters
 
-            for letter in letters.read(self.connection, self.topic):
+            for letter in letters.read(self.connection, self.topic, self.pipeline):
                 yield letter.where, letter
         else:
             assert self.path is not None
@@ -59,7 +73,7 @@ class _Kept:
         if self.topic is not None:
             from penstock.kafka import letters
 
-            return letters.marked(self.connection, self.topic)
+            return letters.marked(self.connection, self.topic, self.pipeline)
         try:
             return set(self.ledger.read_text().split())
         except FileNotFoundError:
@@ -71,7 +85,7 @@ class _Kept:
 def list_letters(
     pipeline: Pipeline | BanditPipeline, *, limit: int | None, reason: str | None, show: Callable[[str], None]
 ) -> int:
-    """Show dead letters, one JSON object a line; return how many.
+    """Show a pipeline's dead letters, one JSON object a line; return how many.
 
     Raises
     ------
@@ -84,7 +98,7 @@ def list_letters(
     done = kept.sent_back()
     n_letters = 0
     for name, letter in islice(_chosen(kept, reason), limit):
-        data = (letter.data or b"")[:_SHOWN].decode(errors="backslashreplace")
+        data = None if letter.data is None else letter.data[:_SHOWN].decode(errors="backslashreplace")
         line = {"where": letter.where, "reason": letter.reason, "data": data, "replayed": name in done}
         show(json.dumps(line))
         n_letters += 1
@@ -98,8 +112,8 @@ def replay(
     reason: str | None = None,
     to_topic: str | None = None,
     to_file: Path | None = None,
-) -> int:
-    """Send dead letters back to where they came from, each at most once; return how many.
+) -> Replayed:
+    """Send a pipeline's dead letters back to where they came from, each at most once.
 
     From a topic to a topic of the same Kafka a letter is sent exactly once: it is marked in the same
     transaction. Otherwise it is marked first, and one that a crash catches in between is not sent again.
@@ -127,18 +141,26 @@ def replay(
     with ExitStack() as opened:
         send = _sender(kept, pipeline, to_topic, to_file, opened)
         done = kept.sent_back()  # after the sender has taken over from one before it
-        n_sent = 0
-        fresh = _fresh(kept, reason, done)
+        n_sent, left = 0, list[str]()
+        fresh = _fresh(kept, reason, done, left, needs_topic=to_topic is None and to_file is None)
         while batch := list(islice(fresh, _AT_ONCE if limit is None else min(_AT_ONCE, limit - n_sent))):
             send(batch)
             n_sent += len(batch)
-    return n_sent
+    return Replayed(n_sent, left)
 
 
-def _fresh(kept: _Kept, reason: str | None, done: set[str]) -> Iterator[tuple[str, Letter]]:
-    """Give the letters that were not sent back yet, and can be."""
+def _fresh(
+    kept: _Kept, reason: str | None, done: set[str], left: list[str], *, needs_topic: bool
+) -> Iterator[tuple[str, Letter]]:
+    """Give the letters that were not sent back yet; those that cannot be are noted down in `left`."""
     for name, letter in _chosen(kept, reason):
-        if name not in done and letter.data is not None:
+        if name in done:
+            continue
+        if letter.n_omitted:
+            left.append(f"{letter.where}: its {letter.n_omitted:,} bytes were too many to be kept")
+        elif needs_topic and letter.topic is None:
+            left.append(f"{letter.where}: from no topic: say with --to-topic or --to-file where it is to go")
+        else:
             done.add(name)
             yield name, letter
 
@@ -161,10 +183,17 @@ def _sender(
     """Return what sends letters, and sees to it that they are not sent again."""
     if to_file is not None and to_topic is not None:
         raise ConfigError("--to-file and --to-topic: give one of them")
-    if to_file is not None and kept.topic is None:
-        return functools.partial(_mark_and_append, kept.ledger, to_file)
     if to_file is None and not _is_kafka(pipeline):
         raise ConfigError("the source is no topic: say with --to-file where the records are to go")
+    # Before any letter is marked: one that is, and that there is no place for, would never be sent.
+    file = None if to_file is None else opened.enter_context(_opened(to_file))
+    if file is not None and kept.topic is None:
+
+        def keep(batch: list[tuple[str, Letter]]) -> None:
+            _mark(kept.ledger, batch)
+            _append(file, batch)
+
+        return keep
 
     from penstock.kafka.letters import SendBack, connected
     from penstock.outputs_config import ToTopics
@@ -176,7 +205,12 @@ def _sender(
             "use --to-file, and send the file"
         )
     back = SendBack(
-        source, marks=kept.topic, target=to_topic, send=to_file is None, name=kept.topic or pipeline.name
+        source,
+        marks=kept.topic,
+        writer=pipeline.name,
+        target=to_topic,
+        send=to_file is None,
+        name=kept.topic or pipeline.name,
     )
     opened.callback(back.close)
 
@@ -184,15 +218,10 @@ def _sender(
         if kept.topic is None:
             _mark(kept.ledger, batch)
         back([letter for _, letter in batch])
-        if to_file is not None:
-            _append(to_file, batch)
+        if file is not None:
+            _append(file, batch)
 
     return send
-
-
-def _mark_and_append(ledger: Path, path: Path, batch: list[tuple[str, Letter]]) -> None:
-    _mark(ledger, batch)
-    _append(path, batch)
 
 
 def _is_kafka(pipeline: Pipeline | BanditPipeline) -> bool:
@@ -202,21 +231,29 @@ def _is_kafka(pipeline: Pipeline | BanditPipeline) -> bool:
 
 def _mark(ledger: Path, batch: list[tuple[str, Letter]]) -> None:
     """Note down letters, durably."""
-    _write(ledger, "".join(f"{name}\n" for name, _ in batch).encode())
+    with _opened(ledger) as file:
+        _write(file, "".join(f"{name}\n" for name, _ in batch).encode())
 
 
-def _append(path: Path, batch: list[tuple[str, Letter]]) -> None:
-    _write(path, b"".join((letter.data or b"").rstrip(b"\n") + b"\n" for _, letter in batch))
+def _append(file: IO[bytes], batch: list[tuple[str, Letter]]) -> None:
+    _write(file, b"".join((letter.data or b"").rstrip(b"\n") + b"\n" for _, letter in batch))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _opened(path: Path) -> IO[bytes]:
     try:
-        with path.open("ab") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        return path.open("ab", buffering=0)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"cannot write {file.name}: {error.strerror}") from error
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, Letter]]:

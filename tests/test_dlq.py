@@ -5,7 +5,7 @@ import json
 import pytest
 
 from penstock import config, dlq, runner
-from penstock.errors import ConfigError, DataError
+from penstock.errors import ConfigError, DataError, StoreError
 from penstock.kafka import letters, topic_log, topics
 from penstock.kafka.client import Connection
 from penstock.kafka.letters import TopicLetters
@@ -73,7 +73,7 @@ def check_outputs(directory, bootstrap, name):
         in_order = sorted(
             (e for e in found if e not in lives), key=lambda e: (e["event"], e["what"], e["text"])
         )
-        dead = letters.read(Connection(bootstrap=bootstrap), f"{name}-{how}-dead")
+        dead = letters.read(Connection(bootstrap=bootstrap), f"{name}-{how}-dead", "lettered")
         told[how] = in_order, sorted(dead, key=lambda letter: int(letter.where.rpartition(":")[2]))
         assert [e["what"] for e in lives].count("started") == 1
     assert told["cut"] == told["whole"]
@@ -123,7 +123,9 @@ def round_trip(bootstrap, source, dead, directory):
                 timestamp_ms=1_700_000_000_000 + i,
             )
         )
+    sink.take(Rejected(reason="reason 0", where=f"{source}[0]@6", data=None, key=b"k6"))
     sink.take(Rejected(reason="reason 0", where="src[0]@9", data=b"x" * 2_000_000))
+    sink.take(Rejected(reason="reason 0", where="f[1].jsonl:1", data=b"of a file"))
     sink.flush()
     sink.close()
     given = pipeline(
@@ -132,21 +134,26 @@ def round_trip(bootstrap, source, dead, directory):
         dead_letters={"topic": dead},
     )
     shown = []
-    assert dlq.list_letters(given, limit=None, reason=None, show=shown.append) == 7
+    assert dlq.list_letters(given, limit=None, reason=None, show=shown.append) == 9
     assert not any(json.loads(line)["replayed"] for line in shown)
     sent = [dlq.replay(given, reason="1$"), *(dlq.replay(given, limit=2) for _ in range(3))]
-    assert sent == [3, 2, 1, 0]
-    back = list(topics.read(connection, source, {}))
-    assert sorted(m.value() for m in back) == [b"\xff%d" % i for i in range(6)]
+    assert [found.n_sent for found in sent] == [3, 2, 2, 0]
+    assert sent[0].left == []
+    assert sorted(sent[-1].left) == [
+        "f[1].jsonl:1: from no topic: say with --to-topic or --to-file where it is to go",
+        "src[0]@9: its 2,000,000 bytes were too many to be kept",
+    ]
+    *back, empty = sorted(topics.read(connection, source, {}), key=lambda message: message.key())
+    assert [m.value() for m in back] == [b"\xff%d" % i for i in range(6)]
+    assert (empty.key(), empty.value()) == (b"k6", None)
     for message in back:
         i = int(message.key()[1:])
         where = f"{source}[0]@{i}".encode()
-        assert message.value() == b"\xff%d" % i
         assert message.timestamp()[1] == 1_700_000_000_000 + i
         assert message.headers() == [("h", b"1"), ("h", None), ("penstock-replayed", where)]
     shown.clear()
     dlq.list_letters(given, limit=None, reason=None, show=shown.append)
-    assert sorted(json.loads(line)["replayed"] for line in shown) == [False] + [True] * 6
+    assert sorted(json.loads(line)["replayed"] for line in shown) == [False] * 2 + [True] * 7
 
 
 def test_letters_of_a_topic_go_back(tmp_path):
@@ -158,14 +165,56 @@ def test_letters_of_a_topic_go_back_on_a_broker(kafka, new_topic, tmp_path):
     round_trip(kafka, new_topic(), new_topic(), tmp_path)
 
 
+def test_letters_of_other_pipelines_are_left_alone(tmp_path):
+    topics.ensure(EMBEDDED, "shared-source", create=True)
+    for writer in ("lettered", "other"):
+        sink = TopicLetters(EMBEDDED, "shared-dead", writer=writer)
+        sink.take(Rejected(reason="r", where="shared-source[0]@1", data=writer.encode()))
+        sink.flush()
+        sink.close()
+    mine, other = (
+        pipeline(
+            tmp_path,
+            name=name,
+            source={"kind": "kafka", "bootstrap": "embedded", "topics": "shared-source"},
+            dead_letters={"topic": "shared-dead"},
+        )
+        for name in ("lettered", "other")
+    )
+    shown = []
+    assert dlq.list_letters(mine, limit=None, reason=None, show=shown.append) == 1
+    assert json.loads(shown[0])["data"] == "lettered"
+    assert [dlq.replay(given).n_sent for given in (mine, mine, other, other)] == [1, 0, 1, 0]
+    assert {m.value() for m in topics.read(EMBEDDED, "shared-source", {})} == {b"lettered", b"other"}
+
+
+@pytest.mark.parametrize("kind", ["file", "topic"])
+def test_a_letter_is_not_marked_where_there_is_no_place_for_it(tmp_path, kind):
+    where = {"path": str(tmp_path / "dead.jsonl"), "topic": None}
+    if kind == "topic":
+        where = {"topic": "no-place", "bootstrap": "embedded"}
+        sink = TopicLetters(EMBEDDED, "no-place", writer="lettered")
+        sink.take(rejected(1))
+        sink.flush()
+        sink.close()
+    else:
+        line = {"where": "f:1", "reason": "r", "data": {"base64": "/zE="}}
+        (tmp_path / "dead.jsonl").write_text(json.dumps(line) + "\n")
+    given = pipeline(tmp_path, dead_letters=where)
+    with pytest.raises(StoreError, match=r"cannot write .*/nowhere/out: No such file"):
+        dlq.replay(given, to_file=tmp_path / "nowhere" / "out")
+    assert dlq.replay(given, to_file=tmp_path / "out").n_sent == 1
+    assert (tmp_path / "out").read_bytes() == b"\xff1\n"
+
+
 def test_letters_of_a_file_go_to_a_file(tmp_path):
     (tmp_path / "events.jsonl").write_text("\n".join(records(50)) + "\n")
     given = pipeline(tmp_path)
     runner.run(given)
     out = tmp_path / "again.jsonl"
-    assert dlq.replay(given, limit=2, to_file=out) == 2
-    assert dlq.replay(given, to_file=out) == 3
-    assert dlq.replay(given, to_file=out) == 0
+    assert dlq.replay(given, limit=2, to_file=out) == (2, [])
+    assert dlq.replay(given, to_file=out) == (3, [])
+    assert dlq.replay(given, to_file=out) == (0, [])
     assert out.read_text().splitlines() == [line for line in records(50) if "no" in line]
 
 
@@ -175,7 +224,7 @@ def test_letters_of_a_topic_go_to_a_file(tmp_path):
     sink.flush()
     sink.close()
     given = pipeline(tmp_path, dead_letters={"topic": "to-file", "bootstrap": "embedded"})
-    assert [dlq.replay(given, to_file=tmp_path / "out") for _ in range(2)] == [1, 0]
+    assert [dlq.replay(given, to_file=tmp_path / "out").n_sent for _ in range(2)] == [1, 0]
     assert (tmp_path / "out").read_bytes() == b"one\n"
 
 

@@ -141,7 +141,7 @@ class KafkaFeedback:
         for message, found in zip(taken.messages, self._by_time.parsed(taken.messages), strict=True):
             if isinstance(found, BadRecord):
                 letter = Rejected(
-                    reason=str(found), where=found.position, data=message.value() or b"", after=len(events)
+                    reason=str(found), where=found.position, data=message.value(), after=len(events)
                 )
                 rejected.append(rejected_with_metadata(letter, message))
             else:

@@ -2,7 +2,7 @@
 
 ========================= =====================================================================
 key                       position of the record: ``clicks[3]@1841``
-value                     its bytes, as they came; null if they are too many for a message
+value                     its bytes, as they came; null if it had none, or too many for a message
 ``penstock-reason``       one line
 ``penstock-omitted``      how many bytes there were, if they are not there
 ``penstock-key``          the record's own key, if it had one
@@ -10,11 +10,13 @@ value                     its bytes, as they came; null if they are too many for
 ``original.NAME``         each of its own headers
 ========================= =====================================================================
 
-A record with the header ``penstock-replayed`` is no letter: it marks the letter of its key as sent back.
+A record with the header ``penstock-replayed`` is no letter: it marks the letter of its key as sent back, that
+of the pipeline in the header ``penstock-replayed-for``. A pipeline looks at its own letters only.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,7 +27,7 @@ from penstock.config import Component, SnapshotsSpec
 from penstock.errors import ConfigError
 from penstock.kafka import topics
 from penstock.kafka.client import Connection, producer
-from penstock.kafka.topic_log import TopicLog
+from penstock.kafka.topic_log import WRITER, TopicLog
 from penstock.kafka.transactions import Transactions
 from penstock.outputs_config import ToTopics
 from penstock.sources import Rejected
@@ -35,11 +37,14 @@ __all__ = ["REPLAYED", "Letter", "SendBack", "TopicLetters", "connected", "marke
 REPLAYED: Final = "penstock-replayed"
 """Header of a record that was sent back: the position it had first."""
 
+# Not the header of a writer: a writer that comes back would take the mark for its letter.
+_REPLAYED_FOR: Final = "penstock-replayed-for"
 _REASON: Final = "penstock-reason"
 _OMITTED: Final = "penstock-omitted"
 _KEY: Final = "penstock-key"
 _TIMESTAMP: Final = "penstock-timestamp"
 _ORIGINAL: Final = "original."
+_POSITION: Final = re.compile(r"(.+)\[\d+\]@\d+", re.DOTALL)
 _MAX_BYTES: Final = 900_000  # a broker takes 1 MB a record, all things included, unless it is told otherwise
 _MAX_REASON: Final = 10_000
 
@@ -90,7 +95,7 @@ class TopicLetters:
         if letter.timestamp_ms is not None:
             headers.append((_TIMESTAMP, str(letter.timestamp_ms).encode()))
         originals = [(_ORIGINAL + name, value) for name, value in letter.headers]
-        n_bytes = len(letter.data) + len(letter.key or b"")
+        n_bytes = len(letter.data or b"") + len(letter.key or b"")
         n_bytes += sum(len(name) + len(value or b"") for name, value in originals)
         if n_bytes <= _MAX_BYTES:
             self._log.append(letter.data, key=letter.where, headers=[*headers, *originals])
@@ -121,7 +126,9 @@ class Letter:
         Position of the record; it names the letter.
     reason : str
     data : bytes or None
-        None: there were too many of them.
+        None: the record had none, or too many of them.
+    n_omitted : int
+        How many there were, if they were too many.
     key, headers, timestamp_ms
         What the record had when it came.
     """
@@ -129,32 +136,41 @@ class Letter:
     where: str
     reason: str
     data: bytes | None
+    n_omitted: int = 0
     key: bytes | None = None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     timestamp_ms: int | None = None
 
-
-def marked(connection: Connection, topic: str) -> set[str]:
-    """Return the positions of the letters that were sent back."""
-    return {
-        _text(message.key())
-        for message in topics.read(connection, topic, {})
-        if REPLAYED in dict(_headers(message))
-    }
+    @property
+    def topic(self) -> str | None:
+        """The one that the record is from; None if it is from none."""
+        found = _POSITION.fullmatch(self.where)
+        return None if found is None else found[1]
 
 
-def read(connection: Connection, topic: str) -> Iterator[Letter]:
-    """Give every letter in a topic."""
+def marked(connection: Connection, topic: str, writer: str) -> set[str]:
+    """Return the positions of those letters of the pipeline `writer` that were sent back."""
+    mine, sent = _bytes(writer), set()
+    for message in topics.read(connection, topic, {}):
+        headers = dict(_headers(message))
+        if REPLAYED in headers and headers.get(_REPLAYED_FOR, mine) == mine:
+            sent.add(_text(message.key()))
+    return sent
+
+
+def read(connection: Connection, topic: str, writer: str) -> Iterator[Letter]:
+    """Give every letter in a topic that is of the pipeline `writer`."""
     for message in topics.read(connection, topic, {}):
         headers = _headers(message)
         ours = dict(headers)
-        if _REASON not in ours or REPLAYED in ours:
+        if _REASON not in ours or REPLAYED in ours or ours.get(WRITER) != _bytes(writer):
             continue  # somebody else's, or a mark
         stamp = ours.get(_TIMESTAMP)
         yield Letter(
             where=_text(message.key()),
             reason=_text(ours[_REASON]),
-            data=None if _OMITTED in ours else message.value() or b"",
+            data=message.value(),
+            n_omitted=int(ours.get(_OMITTED, 0)),
             key=ours.get(_KEY),
             headers=tuple((n.removeprefix(_ORIGINAL), v) for n, v in headers if n.startswith(_ORIGINAL)),
             timestamp_ms=int(stamp) if stamp is not None and stamp.isdigit() else None,
@@ -172,6 +188,8 @@ class SendBack:
         Of all topics.
     marks : str or None
         Topic to mark them in; None: somebody else remembers.
+    writer : str
+        Pipeline that they are of.
     target : str or None
         Topic to send them to; None: each to the one that it is from.
     send : bool
@@ -181,10 +199,18 @@ class SendBack:
     """
 
     def __init__(
-        self, connection: Connection, *, marks: str | None, target: str | None, send: bool, name: str
+        self,
+        connection: Connection,
+        *,
+        marks: str | None,
+        writer: str,
+        target: str | None,
+        send: bool,
+        name: str,
     ) -> None:
         self._connection = connection
         self._marks = marks
+        self._writer = _bytes(writer)
         self._target = target
         self._sends = send
         self._there: set[str] = set()
@@ -204,7 +230,7 @@ class SendBack:
         ServiceError
             If they cannot be sent.
         """
-        targets = [self._target or letter.where.rpartition("[")[0] for letter in letters]
+        targets = [self._target or letter.topic or "" for letter in letters]
         if self._sends:
             for topic in {*targets} - self._there:
                 topics.ensure(self._connection, topic, create=False)
@@ -222,7 +248,9 @@ class SendBack:
                 )
             if self._marks is not None:
                 mark = _bytes(target if self._sends else "a file")
-                self._transactions.send(self._marks, None, key=where, headers=[(REPLAYED, mark)])
+                self._transactions.send(
+                    self._marks, None, key=where, headers=[(REPLAYED, mark), (_REPLAYED_FOR, self._writer)]
+                )
         self._transactions.commit()
 
     def close(self) -> None:

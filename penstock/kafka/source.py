@@ -259,7 +259,7 @@ def rejected_with_metadata(letter: Rejected, message: Message) -> Rejected:
     return Rejected(
         reason=letter.reason,
         where=letter.where,
-        data=letter.data,
+        data=message.value(),
         after=letter.after,
         key=message.key(),
         headers=tuple(_headers(message)),

@@ -20,7 +20,7 @@ class Rejected:
 
     reason: str  # one line, naming field, value and position
     where: str  # "clicks.jsonl:17"
-    data: bytes  # the record as it came
+    data: bytes | None  # the record as it came; None: a message without a value
     after: int = field(default=0, compare=False)  # events of its chunk that came before it
     # What came with a message besides its value: with it, the message can be sent once more as it was.
     key: bytes | None = None

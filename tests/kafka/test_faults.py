@@ -165,7 +165,7 @@ def test_a_daemon_through_all_of_it(kafka3, tmp_path, caplog):
     assert is_all_learned
     (outcome,) = outcomes
     assert (outcome.events, outcome.rejected) == (n, len(garbage))
-    dead = list(letters.read(Connection(bootstrap=bootstrap), f"{topic}-dead"))
+    dead = list(letters.read(Connection(bootstrap=bootstrap), f"{topic}-dead", "tried"))
     assert sorted(letter.data for letter in dead) == sorted(garbage)
     assert len({letter.where for letter in dead}) == len(dead)
     assert all("JSON" in letter.reason for letter in dead)
