@@ -5,6 +5,8 @@ import json
 import pytest
 
 from penstock import config, dlq, runner
+from penstock.cli import main
+from penstock.dead_letters import FileLetters
 from penstock.errors import ConfigError, DataError, StoreError
 from penstock.kafka import letters, topic_log, topics
 from penstock.kafka.client import Connection
@@ -226,6 +228,38 @@ def test_letters_of_a_topic_go_to_a_file(tmp_path):
     given = pipeline(tmp_path, dead_letters={"topic": "to-file", "bootstrap": "embedded"})
     assert [dlq.replay(given, to_file=tmp_path / "out").n_sent for _ in range(2)] == [1, 0]
     assert (tmp_path / "out").read_bytes() == b"one\n"
+
+
+def test_what_is_left_is_printed(tmp_path, capsys):
+    sink = TopicLetters(EMBEDDED, "left", writer="p")  # named after its file
+    sink.take(rejected(1, topic="left-source"))
+    sink.take(Rejected(reason="r", where="decision d-1", data=b"1"))
+    sink.flush()
+    sink.close()
+    topics.ensure(EMBEDDED, "left-source", create=True)
+    (tmp_path / "p.yaml").write_text(
+        "source: {kind: kafka, bootstrap: embedded, topics: left-source}\ndead_letters: {topic: left}\n"
+    )
+    assert main(["dlq", "replay", str(tmp_path / "p.yaml")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "sent 1 dead letters back",
+        "1 cannot be sent back:",
+        "  decision d-1: from no topic: say with --to-topic or --to-file where it is to go",
+    ]
+
+
+def test_a_message_without_a_value_goes_through_a_file(tmp_path):
+    sink = FileLetters(tmp_path / "dead.jsonl")
+    sink.take(Rejected(reason="r", where="src[0]@1", data=None))
+    sink.flush()
+    sink.close()
+    topics.ensure(EMBEDDED, "nothing", create=True)
+    given = pipeline(tmp_path, source={"kind": "kafka", "bootstrap": "embedded", "topics": "src"})
+    shown = []
+    dlq.list_letters(given, limit=None, reason=None, show=shown.append)
+    assert json.loads(shown[0])["data"] is None
+    assert dlq.replay(given, to_topic="nothing") == (1, [])
+    assert [message.value() for message in topics.read(EMBEDDED, "nothing", {})] == [None]
 
 
 def test_letters_that_cannot_go_back(tmp_path):

@@ -97,9 +97,10 @@ def test_garbage_is_a_dead_letter(embedded, topics):
     producer.produce(
         topics[1], b'{"id": "d-1", "time": 3.5, "reward": "much"}', partition=0, headers={"h": b"1"}
     )
+    producer.produce(topics[1], None, partition=0)
     producer.flush(10)
-    events, (letter,), _ = read(make(embedded, topics))
-    assert len(events) == 10
+    events, (letter, empty), _ = read(make(embedded, topics))
+    assert (len(events), empty.data) == (10, None)
     assert letter.reason.startswith("expected a finite number, got 'much' - at `$.reward`, rewards-")
     assert (letter.where[:8], letter.headers) == ("rewards-", (("h", b"1"),))
 
