@@ -98,17 +98,24 @@ def load(path: str | os.PathLike[str], *, config_hash: str, trust_pickle: bool =
     Raises
     ------
     StoreError
-        If the file is damaged, belongs to another configuration, or was written by a newer Penstock.
+        If the file is damaged, belongs to another configuration, or was written by a newer Penstock; or if
+        it is gone, and the one before it is there.
     """
     path = Path(path)
+    older = previous(path)
+    has_older = os.path.lexists(older)
     if not os.path.lexists(path):
+        if has_older:  # never without the newest: somebody has moved, lost or not restored that
+            raise StoreError(
+                f"there is no checkpoint at {path}, but the one before it is {older}: move it here to go on "
+                f"from there, or away to learn from the beginning"
+            )
         return None
     try:
         state, manifest = tensors.read(path, key=tensors.signing_key(), trust_opaque=trust_pickle)
     except StoreError as error:
-        older = previous(path)
         hint = f"; the checkpoint before it is {older}: move it here to go on from there"
-        raise StoreError(f"{error}{hint if older.exists() else ''}") from error
+        raise StoreError(f"{error}{hint if has_older else ''}") from error
     written = manifest.get("format")
     if isinstance(written, int) and written > _FORMAT:
         raise StoreError(
@@ -119,10 +126,11 @@ def load(path: str | os.PathLike[str], *, config_hash: str, trust_pickle: bool =
     if not isinstance(written, int) or not isinstance(position, dict) or not isinstance(extra, dict):
         raise StoreError(f"{path} is not a checkpoint: expected a position in its manifest")
     if manifest.get("config_hash") != config_hash:
+        files = f"it and {older.name}" if has_older else "the file"
         raise StoreError(
             f"{path} belongs to another configuration (hash {manifest.get('config_hash')}, "
             f"now {config_hash}): undo the change to go on from there, "
-            f"or move the file away to learn from the beginning"
+            f"or move {files} away to learn from the beginning"
         )
     return Checkpoint(state=state, position=position, extra=extra)
 

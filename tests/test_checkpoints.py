@@ -90,6 +90,20 @@ def test_a_damaged_one_is_refused_with_a_way_out(path):
     assert load(path, config_hash="c").position["offset"] == 1
 
 
+def test_one_that_is_gone_is_not_begun_anew(path):
+    save(path, checkpoint(1), config_hash="c")
+    save(path, checkpoint(2), config_hash="c")
+    path.unlink()
+    with pytest.raises(StoreError) as caught:
+        load(path, config_hash="c")
+    assert str(caught.value) == (
+        f"there is no checkpoint at {path}, but the one before it is {path}.previous: move it here to go on "
+        f"from there, or away to learn from the beginning"
+    )
+    os.replace(previous(path), path)
+    assert load(path, config_hash="c").state["n"] == 1
+
+
 def test_a_save_repeated_after_a_crash_keeps_the_previous_one_readable(path):
     save(path, checkpoint(0), config_hash="c")
     save(path, checkpoint(1), config_hash="c")
@@ -110,6 +124,9 @@ def test_another_configuration_is_refused(path):
         f"{path} belongs to another configuration (hash aaaa, now bbbb): "
         f"undo the change to go on from there, or move the file away to learn from the beginning"
     )
+    save(path, checkpoint(), config_hash="aaaa")
+    with pytest.raises(StoreError, match=f"or move it and {path.name}.previous away to learn"):
+        load(path, config_hash="bbbb")
 
 
 def test_a_newer_format_is_refused(path):
