@@ -49,6 +49,7 @@ from penstock.outputs_config import (
     EventsSpec,
     MonitorSpec,
     TopicName,
+    check_paths,
     check_topics,
 )
 from penstock.registry import resolve
@@ -144,7 +145,7 @@ class Topics(_Finite):
     follow: bool = True
     poll_s: Annotated[float, Gt(0), Le(5)] = 0.5
     linger_s: Annotated[float, Ge(0), Le(5)] = 0.1
-    connect_timeout_s: Annotated[float, Gt(0)] = 30.0
+    connect_timeout_s: Annotated[float, Gt(0), Le(86_400)] = 30.0
 
     @model_validator(mode="after")
     def _arm_is_of_dsjson(self) -> Topics:
@@ -248,6 +249,15 @@ class BanditPipeline(_Finite):
             except ConfigError as error:
                 schema = parameters_of(resolve(spec.kind, bandits.POLICIES, what="policy"))
                 raise ValueError(_placed(error, schema, f"policies.{name}")) from None
+        check_paths(
+            {
+                "source.path": getattr(self.source, "path", None),
+                "source.journal": getattr(self.source, "journal", None),
+                "snapshots.path": self.snapshots and self.snapshots.path,
+                "dead_letters.path": self.dead_letters.path,
+            },
+            self.checkpoint.path if self.checkpoint else None,
+        )
         check_topics(
             getattr(self.source, "bootstrap", None),
             {key: getattr(self.source, key, None) for key in ("decisions", "rewards")},

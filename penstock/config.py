@@ -10,7 +10,6 @@ import difflib
 import hashlib
 import inspect
 import json
-import os
 import re
 import reprlib
 import typing
@@ -43,6 +42,7 @@ from penstock.outputs_config import (
     EventsSpec,
     MonitorSpec,
     TopicName,
+    check_paths,
     check_topics,
 )
 from penstock.registry import resolve
@@ -376,30 +376,23 @@ class Pipeline(Strict):
             raise ValueError("`anchors.margin` needs `shadow`: nothing is promoted without the gate")
         if self.snapshots is not None and self.shadow is None:
             raise ValueError("`snapshots` needs `shadow`: nothing is stored to serve without the gate")
-        self._check_paths()
+        read = self.source.parameters
+        check_paths(
+            {
+                "source.path": read.get("path"),
+                "source.journal": read.get("journal"),
+                "snapshots.path": self.snapshots and self.snapshots.path,
+                "dead_letters.path": self.dead_letters.path,
+            },
+            self.checkpoint.path if self.checkpoint else None,
+        )
         check_topics(
-            self.source.parameters.get("bootstrap"),
-            {"topics": self.source.parameters.get("topics")},
+            read.get("bootstrap"),
+            {"topics": read.get("topics")},
             {"dead_letters": self.dead_letters, "events": self.events, "snapshots": self.snapshots},
             self.answers,
         )
         return self
-
-    def _check_paths(self) -> None:
-        """Refuse to write over what is read, or one thing over another."""
-        paths = {
-            "source.path": self.source.parameters.get("path"),
-            "snapshots.path": self.snapshots and self.snapshots.path,
-            "checkpoint.path": self.checkpoint and self.checkpoint.path,
-            "dead_letters.path": self.dead_letters.path,
-        }
-        taken: dict[str, str] = {}
-        for key, path in paths.items():
-            if not isinstance(path, str | Path):
-                continue
-            other = taken.setdefault(os.path.realpath(path), key)
-            if other != key:
-                raise ValueError(f"`{key}` and `{other}` are both {str(path)!r}: each needs its own")
 
     @property
     def learning_task(self) -> Task:

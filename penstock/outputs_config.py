@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +21,14 @@ __all__ = [
     "ToTopics",
     "TopicName",
     "TopicNames",
+    "check_paths",
     "check_topics",
 ]
 
 OUTPUTS: Final = frozenset({"dead_letters", "events", "answers", "monitor"})
 """Keys of a pipeline that the engine's state does not depend on."""
 
+_BESIDE: Final = (".previous", ".journal", ".lock")  # a checkpoint, with its name before them
 _TOPIC: Final = r"^[A-Za-z0-9._-]{1,249}$"
 # As librdkafka takes them: with a protocol or without, an IPv6 address in brackets, 9092 if there is no port.
 _BROKER: Final = re.compile(
@@ -126,6 +129,34 @@ class MonitorSpec(BaseModel):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535)] = 9464
     stalled_after_s: Annotated[float, Gt(0)] = 120.0
+
+
+def check_paths(paths: Mapping[str, object], checkpoint: Path | None) -> None:
+    """Refuse to write over what is read, or one thing over another.
+
+    Parameters
+    ----------
+    paths : mapping of str to path or None
+        By the key in the configuration that names them; what is no path is for others to refuse.
+    checkpoint : path or None
+        What a run keeps beside it is not to be written over either.
+
+    Raises
+    ------
+    ValueError
+        Names both keys, and the path.
+    """
+    named = {f"`{key}`": path for key, path in paths.items() if isinstance(path, str | Path)}
+    if checkpoint is not None:
+        named = {"`checkpoint.path`": checkpoint, **named}
+        for end in _BESIDE:
+            if end != ".journal" or "`source.journal`" not in named:  # it is beside only if not told where
+                named[f"`checkpoint.path` with {end}"] = checkpoint.with_name(checkpoint.name + end)
+    taken: dict[str, str] = {}
+    for key, path in named.items():
+        other = taken.setdefault(os.path.realpath(path), key)
+        if other != key:
+            raise ValueError(f"{key} and {other} are both {str(path)!r}: each needs its own")
 
 
 class _Written(Protocol):
