@@ -39,7 +39,10 @@ import numpy as np
 
 from penstock.errors import StoreError
 
-__all__ = ["Journal", "Run", "exists", "read"]
+__all__ = ["WAY_OUT", "Journal", "Run", "exists", "read"]
+
+WAY_OUT: Final = "put the right one back; if it is lost, move this one away and run with --new-journal"
+"""What to do about a journal that is not as it was written."""
 
 _MAGIC: Final = b"PENSTJ\x00\x01"
 _SEGMENT_HEAD: Final = struct.Struct("<8sQ")
@@ -313,7 +316,9 @@ def read(
             number = following
             continue
         if at > 0 and segment.first != number:
-            raise StoreError(f"{segment.path}: expected entry {number} first: a segment is missing")
+            raise StoreError(
+                f"{segment.path}: expected entry {number} first: a segment is missing; {WAY_OUT}"
+            )
         reader = _SegmentReader(segment, is_last=is_last)
         for number, payload in reader.entries():
             if stop is not None and number >= stop:
@@ -323,12 +328,13 @@ def read(
         number = reader.number
         if following is not None and number != following and not _is_unborn(segments[at + 1].path):
             raise StoreError(
-                f"{segment.path} ends with entry {number - 1}, and the next begins with {following}"
+                f"{segment.path} ends with entry {number - 1}, and the next begins with {following}; "
+                f"{WAY_OUT}"
             )
     if number < max(start, stop or 0):
         raise StoreError(
             f"the journal {path} ends before entry {number}, and {max(start, stop or 0)} is asked for: "
-            f"it is not the one that was written"
+            f"it is not the one that was written; {WAY_OUT}"
         )
 
 
@@ -346,7 +352,9 @@ class _SegmentReader:
             with self._path.open("rb") as file:
                 head = file.read(_SEGMENT_HEAD.size)
                 if head != _SEGMENT_HEAD.pack(_MAGIC, self.number):
-                    raise StoreError(f"{self._path} is no segment of a journal, or its beginning is damaged")
+                    raise StoreError(
+                        f"{self._path} is no segment of a journal, or its beginning is damaged; {WAY_OUT}"
+                    )
                 while True:
                     payload = self._payload(file)
                     if payload is None:
@@ -402,7 +410,8 @@ class _SegmentReader:
 
     def _damaged(self, why: str) -> StoreError:
         return StoreError(
-            f"the journal {self._path} is damaged at byte {self.offset} (entry {self.number}): {why}"
+            f"the journal {self._path} is damaged at byte {self.offset} (entry {self.number}): {why}; "
+            f"{WAY_OUT}"
         )
 
 

@@ -62,6 +62,21 @@ MISTAKES = [
         {"source": TOPIC, "dead_letters": {"topic": "b"}, "events": {"topic": "b"}},
         "`events.topic` and `dead_letters.topic` are both 'b'",
     ),
+    *(
+        (
+            {"source": TOPIC, "checkpoint": {"path": "c"}, "dead_letters": {"path": f"x/../c{end}"}},
+            f"`checkpoint.path` with {end} and `dead_letters.path` are both 'c{end}': each needs its own",
+        )
+        for end in (".previous", ".journal", ".lock")
+    ),
+    (
+        {"source": {**TOPIC, "journal": "c"}, "checkpoint": {"path": "c"}},
+        "`source.journal` and `checkpoint.path` are both 'c'",
+    ),
+    (
+        {"source": {**TOPIC, "connect_timeout_s": float("inf")}},
+        "`source.connect_timeout_s`: input should be less than or equal to 86400, got inf",
+    ),
     ({"source": TOPIC, "snapshots": {"path": "x", "bootstrap": "h:1"}, "shadow": {}}, "need a `topic`"),
     (
         {"source": TOPIC, "answers": {"requests": "loop", "results": "loop"}},
@@ -101,6 +116,21 @@ MISTAKES = [
         "`events.bootstrap`: expected `host:port`",
     ),
 ]
+
+
+def test_a_journal_may_be_where_it_is_anyway():
+    given = {"source": {**TOPIC, "journal": "c.journal"}, "checkpoint": {"path": "c"}}
+    assert config.parse(given).checkpoint.path == Path("c")
+
+
+def test_a_bandit_writes_over_nothing_of_its_own_either():
+    given = {
+        "source": {"kind": "feedback", "path": "log"},
+        "policies": {"a": {"kind": "ucb1"}},
+        "checkpoint": {"path": "log"},
+    }
+    with pytest.raises(ConfigError, match=r"`source.path` and `checkpoint.path` are both 'log'"):
+        bandit_config.parse({"task": "bandit", **given})
 
 
 @pytest.mark.parametrize(("given", "message"), MISTAKES, ids=[message for _, message in MISTAKES])

@@ -16,7 +16,7 @@ from penstock.codecs.feedback import Format, Reads, reader
 from penstock.errors import BadRecord
 from penstock.feedback import DecisionEvent, RewardEvent
 from penstock.journal import Run
-from penstock.kafka.order import Ordered, Taken, run_of
+from penstock.kafka.order import MAX_CONNECT_S, Ahead, Ordered, Taken, run_of
 from penstock.kafka.reader import Assignment, Health, Place, Reader, Start, named
 from penstock.kafka.source import options, rejected_with_metadata, timestamp_ms
 from penstock.sources.base import Position, Rejected
@@ -73,7 +73,7 @@ class KafkaFeedback:
         follow: bool = True,
         poll_s: Annotated[float, Gt(0), Le(_MAX_POLL_S)] = 0.5,
         linger_s: Annotated[float, Ge(0), Le(_MAX_POLL_S)] = 0.1,
-        connect_timeout_s: Annotated[float, Gt(0)] = 30.0,
+        connect_timeout_s: Annotated[float, Gt(0), Le(MAX_CONNECT_S)] = 30.0,
     ) -> None:
         self._by_time = _ByTime(reader(format, arm=arm), max_ahead_s)
         self._ordered = Ordered(
@@ -124,6 +124,10 @@ class KafkaFeedback:
     def saved(self, position: Position) -> None:
         """Take note that a checkpoint with `position` is in place."""
         self._ordered.saved(position)
+
+    def ahead(self, position: Position | None) -> Ahead:
+        """Say what reading from `position` would begin with; nothing is touched."""
+        return self._ordered.ahead(position)
 
     def chunks(self, position: Position | None, size: int) -> Iterator[Feedback]:
         """Read from `position`, as `penstock.kafka.source.KafkaSource.chunks`."""

@@ -13,10 +13,23 @@ from penstock import journal
 from penstock.errors import DataError, StoreError
 from penstock.journal import Journal, Run
 from penstock.kafka.client import Connection
-from penstock.kafka.reader import Assignment, Health, Offsets, Place, Reader, Start, named
+from penstock.kafka.reader import Assignment, Health, Offsets, Place, Reader, Start, check_topics, named
 from penstock.sources.base import Position
 
-__all__ = ["Next", "Options", "Ordered", "Taken", "as_they_come", "run_of"]
+__all__ = [
+    "MAX_CONNECT_S",
+    "Ahead",
+    "Next",
+    "Options",
+    "Ordered",
+    "Taken",
+    "as_they_come",
+    "check_ids",
+    "run_of",
+]
+
+MAX_CONNECT_S: Final = 86_400.0
+"""How long a broker may be waited for at the start: librdkafka counts milliseconds, in 32 bits."""
 
 _FETCHED: Final = 4096  # records at a time, while what the journal says is read again
 
@@ -94,6 +107,27 @@ class _Where:
         return position
 
 
+class Ahead(NamedTuple):
+    """What reading from a position would begin with.
+
+    Attributes
+    ----------
+    first : mapping of place to int
+        Offset of the next record.
+    behind : mapping of place to int
+        Offset behind the last record that the journal speaks of.
+    ids : mapping of str to str
+        Of the topics, where they are known.
+    n_entries : int
+        Of the journal, to be repeated.
+    """
+
+    first: Offsets
+    behind: Offsets
+    ids: dict[str, str]
+    n_entries: int
+
+
 class Ordered:
     """Reads topics in an order that can be repeated.
 
@@ -155,11 +189,7 @@ class Ordered:
         """Read from `position` on, at most `size` records at a time; none where there are none yet."""
         where = _parsed(position)
         if self.journal_path is not None:
-            if where.entry > 0 and not journal.exists(self.journal_path):
-                raise StoreError(
-                    f"the position is before entry {where.entry} of the journal, and there is none at "
-                    f"{self.journal_path}: put it back; if it is lost, run with --new-journal"
-                )
+            self._has_journal(where)
             self._journal = Journal(self.journal_path, keep=self._options.keep)
         try:
             self._check_journal(where)
@@ -170,6 +200,28 @@ class Ordered:
                 self._reader = None
             if self._journal is not None:
                 self._journal.close()
+
+    def ahead(self, position: Position | None) -> Ahead:
+        """Say what `read` would begin with, as position and journal have it; nothing is touched.
+
+        Raises
+        ------
+        ConfigError, DataError, StoreError
+            As `read`, as far as that can be told without a broker.
+        """
+        where = _parsed(position)
+        check_topics(where.next, self._options.topics)
+        first, behind, n_entries = dict(where.next), dict(where.next), 0
+        if self._has_journal(where):
+            assert self.journal_path is not None
+            for _, runs in journal.read(self.journal_path, where.entry):
+                n_entries += 1
+                for run in runs:
+                    self._check_run(run)
+                    place = (run.topic, run.partition)
+                    first.setdefault(place, run.first)
+                    behind[place] = run.last + 1 if run.size else run.first
+        return Ahead(first, behind, where.ids, n_entries)
 
     def replay(self, position: Position | None, size: int, until: int | None = None) -> Iterator[Taken]:
         """Read what the journal holds, and only that, up to the entry `until` (not included).
@@ -183,7 +235,7 @@ class Ordered:
         try:
             for _ in reader.connect():
                 pass
-            _check_topics(where, reader.ids)
+            check_ids(where.ids, reader.ids)
             reader.begin(where.next, replaying=True)
             yield from self._replay(reader, where, size, until)
         finally:
@@ -195,7 +247,7 @@ class Ordered:
         reader = self._reader = self._connected()
         for _ in reader.connect():
             yield Taken([], position or {})
-        _check_topics(where, reader.ids)
+        check_ids(where.ids, reader.ids)
         replaying = self._journal is not None and where.entry < self._journal.end
         reader.begin(where.next, replaying=replaying)
         if self._journal is not None and replaying:
@@ -233,11 +285,7 @@ class Ordered:
             skip = where.taken  # of this entry: they lie before the position
             for run in runs:
                 place = (run.topic, run.partition)
-                if run.topic not in self._options.topics:
-                    raise StoreError(
-                        f"the journal {self.journal_path} is of topic {run.topic!r}, and the topics are "
-                        f"{', '.join(self._options.topics)}: it is not the one that belongs here"
-                    )
+                self._check_run(run)
                 if run.size == 0 and place not in reader.next:
                     reader.add(place, run.first)
                     where.next[place] = run.first
@@ -288,6 +336,25 @@ class Ordered:
             connect_timeout_s=options.connect_timeout_s,
         )
 
+    def _has_journal(self, where: _Where) -> bool:
+        """Whether there is a journal; refuse to do without the one that the position speaks of."""
+        if self.journal_path is None:
+            return False
+        exists = journal.exists(self.journal_path)
+        if where.entry > 0 and not exists:
+            raise StoreError(
+                f"the position is before entry {where.entry} of the journal, and there is none at "
+                f"{self.journal_path}: put it back; if it is lost, run with --new-journal"
+            )
+        return exists
+
+    def _check_run(self, run: Run) -> None:
+        if run.topic not in self._options.topics:
+            raise StoreError(
+                f"the journal {self.journal_path} is of topic {run.topic!r}, and the topics are "
+                f"{', '.join(self._options.topics)}: it is not the one that belongs here"
+            )
+
     def _check_journal(self, where: _Where) -> None:
         """Refuse a journal that does not know what the position speaks of."""
         written = self._journal
@@ -295,7 +362,7 @@ class Ordered:
             return
         raise StoreError(
             f"the position is before entry {where.entry} of the journal, and {written.path} ends with entry "
-            f"{written.end - 1}: it is not the one that belongs to the checkpoint"
+            f"{written.end - 1}: it is not the one that belongs to the checkpoint; {journal.WAY_OUT}"
         )
 
     @staticmethod
@@ -308,13 +375,13 @@ class Ordered:
             raise _differs(run, f"they reach to offset {last} now")
 
 
-def _check_topics(where: _Where, ids: Mapping[str, str]) -> None:
-    """Refuse topics that have been deleted and made anew since `where`, whatever their offsets are by now."""
+def check_ids(known: dict[str, str], ids: Mapping[str, str]) -> None:
+    """Refuse topics that were deleted and made anew, whatever their offsets are by now; note the others."""
     for topic, now in ids.items():
-        if where.ids.setdefault(topic, now) != now:
+        if known.setdefault(topic, now) != now:
             raise DataError(
                 f"topic {topic!r} was deleted and made anew: the position is in the one with the id "
-                f"{where.ids[topic]}, and the broker has {now}; what was learned so far is kept"
+                f"{known[topic]}, and the broker has {now}; what was learned so far is kept"
             )
 
 
@@ -339,4 +406,8 @@ def _parsed(position: Position | None) -> _Where:
         ids = {str(topic): str(given) for topic, given in position.get("ids", {}).items()}
         return _Where(offsets, int(kept["entry"]), int(kept["taken"]), ids)
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise DataError(f"{dict(position)!r} is no position in Kafka") from None
+        raise DataError(
+            "the checkpoint has no position in Kafka: it was written while learning from another source, "
+            "such as that of --data; go on from that one, or move the checkpoint away to learn from the "
+            "beginning"
+        ) from None

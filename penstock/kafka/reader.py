@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -22,7 +22,7 @@ from penstock.kafka.client import (
     watermarks,
 )
 
-__all__ = ["Assignment", "Health", "Offsets", "Place", "Reader", "Start", "named"]
+__all__ = ["Assignment", "Health", "Offsets", "Place", "Reader", "Start", "check_topics", "named"]
 
 Place: TypeAlias = "tuple[str, int]"
 """A partition of a topic."""
@@ -61,6 +61,13 @@ def named(topic: str, partition: int, offset: int | None = None) -> str:
     'clicks[3]@1841'
     """
     return f"{topic}[{partition}]" if offset is None else f"{topic}[{partition}]@{offset}"
+
+
+def check_topics(offsets: Iterable[Place], topics: Sequence[str]) -> None:
+    """Refuse positions in a topic that is not ours."""
+    for topic, _ in offsets:
+        if topic not in topics:
+            raise ConfigError(f"the position is in topic {topic!r}, and the topics are {', '.join(topics)}")
 
 
 class Reader:
@@ -128,8 +135,6 @@ class Reader:
         if group is not None:
             settings["group.id"] = group
         if assignment == "group":
-            if group is None:
-                raise ConfigError("`assignment: group` needs `group`, the name of the group")
             settings["partition.assignment.strategy"] = "cooperative-sticky"
         self._consumer: Consumer = consumer(connection, **settings)
 
@@ -163,11 +168,7 @@ class Reader:
         DataError
             If the broker no longer has, or does not have, an offset.
         """
-        for topic, _ in offsets:
-            if topic not in self._buffers:
-                raise ConfigError(
-                    f"the position is in topic {topic!r}, and the topics are {', '.join(self._topics)}"
-                )
+        check_topics(offsets, self._topics)
         if not self._follow:
             for topic, n in self._known.items():
                 for partition in range(n):

@@ -19,7 +19,7 @@ from penstock.config import Strict, validated
 from penstock.errors import ConfigError
 from penstock.events import Batch, Features, Row, Task
 from penstock.kafka.client import Connection
-from penstock.kafka.order import Options, Ordered, Taken
+from penstock.kafka.order import MAX_CONNECT_S, Ahead, Options, Ordered, Taken
 from penstock.kafka.reader import Assignment, Health, Start, named
 from penstock.outputs_config import Bootstrap, TopicNames
 from penstock.sources.base import Chunk, Position, Rejected
@@ -126,7 +126,7 @@ class KafkaSource:
         follow: bool = True,
         poll_s: Annotated[float, Gt(0), Le(_MAX_POLL_S)] = 0.5,
         linger_s: Annotated[float, Ge(0), Le(_MAX_POLL_S)] = 0.1,
-        connect_timeout_s: Annotated[float, Gt(0)] = 30.0,
+        connect_timeout_s: Annotated[float, Gt(0), Le(MAX_CONNECT_S)] = 30.0,
     ) -> None:
         roles = Fields(
             task,
@@ -192,6 +192,10 @@ class KafkaSource:
         """Take note that a checkpoint with `position` is in place."""
         self._ordered.saved(position)
 
+    def ahead(self, position: Position | None) -> Ahead:
+        """Say what reading from `position` would begin with; nothing is touched."""
+        return self._ordered.ahead(position)
+
     def chunks(self, position: Position | None, size: int) -> Iterator[Chunk]:
         """Read from `position`; see `penstock.sources.base.Source`.
 
@@ -235,9 +239,13 @@ def options(
     *,
     settings: Mapping[str, bool | int | float | str] | None,
     journal: str | None,
+    group: str | None,
+    assignment: Assignment,
     **others: Any,
 ) -> Options:
     """Gather the options that every reader of topics has."""
+    if assignment == "group" and group is None:
+        raise ConfigError("`assignment: group` needs `group`, the name of the group")
     if len(set(topics)) < len(topics):
         raise ConfigError(f"`topics`: one is named twice in {', '.join(topics)}")
     return Options(
@@ -246,6 +254,8 @@ def options(
         ),
         topics=topics,
         journal=None if journal is None else Path(journal),
+        group=group,
+        assignment=assignment,
         **others,
     )
 
