@@ -6,6 +6,8 @@ written to, and topics are asked for, not made.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import socket
 import tempfile
@@ -15,18 +17,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock import checkpoints, journal, runner
+from penstock import checkpoints, runner
 from penstock.bandit_config import BanditPipeline, Followed
 from penstock.checkpoints import Checkpoint
 from penstock.config import Component, SnapshotsSpec
 from penstock.errors import ConfigError, DataError, InUse, PenstockError, ServiceError, StoreError
 from penstock.outputs_config import MonitorSpec, ToTopics
 from penstock.runner import AnyPipeline
+from penstock.snapshots import SnapshotStore
 from penstock.state import section
 from penstock.tensors import signing_key
 
 if TYPE_CHECKING:
     from penstock.kafka.client import Connection
+    from penstock.kafka.order import Ahead
 
 __all__ = ["Check", "checks", "worse"]
 
@@ -86,14 +90,14 @@ def checks(read: Callable[[], AnyPipeline], *, standby: bool = False) -> Iterato
         yield Check(what="configuration", problem=error)
         return
     yield Check(what="configuration", found=f"{pipeline.name}, {pipeline.task}")
-    for what, path in _directories(pipeline, source):
-        yield _checked(what, _writable, path)
+    yield from _written(pipeline, source)
     saved: list[Checkpoint | None] = []
     if pipeline.checkpoint is not None:
         yield _checked("lock", _lock, pipeline, standby)
         yield _checked("checkpoint", _checkpoint, pipeline, engine, saved)
     position = saved[0].position if saved and saved[0] is not None else None
-    yield from _source(pipeline, source, position)
+    known = bool(saved) or pipeline.checkpoint is None  # where it would begin
+    yield from _source(pipeline, source, position, known=known)
     yield from _topics(pipeline)
     if pipeline.monitor is not None:
         yield _checked("monitor", _port, pipeline.monitor, standby)
@@ -106,16 +110,16 @@ def _checked(what: str, look: Callable[..., str], *arguments: Any) -> Check:
         return Check(what=what, problem=error)
 
 
-def _directories(pipeline: AnyPipeline, source: Any) -> Iterator[tuple[str, Path]]:
-    """Give every directory that a run writes to."""
+def _written(pipeline: AnyPipeline, source: Any) -> Iterator[Check]:
+    """Look at every directory and file that a run writes to."""
     if pipeline.checkpoint is not None:
-        yield "directory", pipeline.checkpoint.path.parent
+        yield _checked("directory", _writable, pipeline.checkpoint.path.parent)
     if pipeline.snapshots is not None:
-        yield "snapshots", pipeline.snapshots.path
+        yield _checked("snapshots", _store, pipeline.snapshots.path)
     if isinstance(path := getattr(source, "journal_path", None), Path):
-        yield "journal", path
+        yield _checked("journal", _writable, path)
     if pipeline.dead_letters.path is not None:
-        yield "dead letters", pipeline.dead_letters.path.parent
+        yield _checked("dead letters", _file, pipeline.dead_letters.path)
 
 
 def _writable(path: Path) -> str:
@@ -130,6 +134,26 @@ def _writable(path: Path) -> str:
     except OSError as error:
         raise StoreError(f"{path}: cannot write: {error.strerror or error}") from error
     return str(path) if there == path else f"{path}, to be made"
+
+
+def _store(path: Path) -> str:
+    found = _writable(path)
+    if path.exists():
+        store = SnapshotStore(path)
+        store.versions()
+        store.aliases()
+    return found
+
+
+def _file(path: Path) -> str:
+    _writable(path.parent)
+    try:
+        path.open("r+b").close()
+    except FileNotFoundError:
+        return f"{path}, to be made"
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}") from error
+    return str(path)
 
 
 def _lock(pipeline: AnyPipeline, standby: bool) -> str:
@@ -147,7 +171,8 @@ def _lock(pipeline: AnyPipeline, standby: bool) -> str:
         return f"{error}".split(":", 1)[0]
     finally:
         if not was_there:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where it could not be made, it is not
+                path.unlink()
 
 
 def _checkpoint(pipeline: AnyPipeline, engine: Any, saved: list[Checkpoint | None]) -> str:
@@ -155,6 +180,8 @@ def _checkpoint(pipeline: AnyPipeline, engine: Any, saved: list[Checkpoint | Non
     assert spec is not None
     found = checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
     saved.append(found)
+    if (older := checkpoints.previous(spec.path)).is_dir():
+        raise StoreError(f"{older}: cannot write: is a directory")
     if found is None:
         return f"{spec.path}: none yet, begins at the beginning"
     try:
@@ -166,10 +193,12 @@ def _checkpoint(pipeline: AnyPipeline, engine: Any, saved: list[Checkpoint | Non
     return f"{spec.path}: event {engine.n_events:,}" + (f", {n_ids:,} ids" if n_ids else "") + signed
 
 
-def _source(pipeline: AnyPipeline, source: Any, position: Mapping[str, Any] | None) -> Iterator[Check]:
+def _source(
+    pipeline: AnyPipeline, source: Any, position: Mapping[str, Any] | None, *, known: bool
+) -> Iterator[Check]:
     given = _given(pipeline)
     if given.get("bootstrap") is not None:
-        yield from _kafka_source(given, source, position)
+        yield from _kafka_source(given, source, position, known=known)
     elif isinstance(pipeline, BanditPipeline) and isinstance(pipeline.source, Followed):
         yield _checked("source", _feedback, pipeline.source, source, position)
     else:
@@ -198,7 +227,7 @@ def _first_record(source: Any, position: Mapping[str, Any] | None) -> str:
 
 
 def _kafka_source(
-    given: Mapping[str, Any], source: Any, position: Mapping[str, Any] | None
+    given: Mapping[str, Any], source: Any, position: Mapping[str, Any] | None, *, known: bool
 ) -> Iterator[Check]:
     from penstock.kafka.client import Connection
 
@@ -211,16 +240,26 @@ def _kafka_source(
     except PenstockError as error:
         yield Check(what="source", problem=error)
         return
+    there = []
     for topic in topics:
         check = _checked("topic", _topic, connection, topic, wait_s)
         yield check
         if isinstance(check.problem, ServiceError):
             return  # the broker does not answer: it would not for the others either
-        if check.problem is None and position:
-            offsets = position.get("topics", {}).get(topic, {})
-            yield _checked("positions", _positions, connection, topic, offsets, wait_s)
-    if position and "journal" in position:
-        yield _checked("journal", _journal, getattr(source, "journal_path", None), position)
+        if check.problem is None:
+            there.append(topic)
+    if not known:
+        return
+    try:
+        ahead: Ahead = source.ahead(position)
+    except PenstockError as error:
+        yield Check(what="positions", problem=error)
+        return
+    for topic in there:
+        if any(topic == begun for begun, _ in ahead.first):
+            yield _checked("positions", _positions, connection, topic, ahead, wait_s)
+    if ahead.n_entries or position:
+        yield Check(what="journal", found=f"{source.journal_path}: {ahead.n_entries:,} entries to repeat")
 
 
 def _topic(connection: Connection, topic: str, wait_s: float) -> str:
@@ -230,27 +269,26 @@ def _topic(connection: Connection, topic: str, wait_s: float) -> str:
     return f"{topic}: {n} partition{'s' if n > 1 else ''}"
 
 
-def _positions(connection: Connection, topic: str, offsets: Mapping[str, int], wait_s: float) -> str:
+def _positions(connection: Connection, topic: str, ahead: Ahead, wait_s: float) -> str:
     from penstock.kafka import topics
+    from penstock.kafka.client import identities
+    from penstock.kafka.order import check_ids
+    from penstock.kafka.reader import named
 
+    check_ids(ahead.ids, identities(connection, [topic], wait_s))
     ends = topics.ends(connection, topic, timeout_s=wait_s)
     waiting = 0
-    for number, offset in offsets.items():
-        low, high = ends.get(int(number), (0, -1))
-        if not low <= offset <= high:
-            raise DataError(
-                f"{topic}[{number}]: offset {offset} is wanted, and the broker has {low} to {high}"
-            )
-        waiting += high - offset
+    for place, first in ahead.first.items():
+        if place[0] != topic:
+            continue
+        low, high = ends.get(place[1], (0, -1))
+        for offset in (first, ahead.behind[place]):
+            if not low <= offset <= high:
+                raise DataError(
+                    f"{named(*place)}: offset {offset} is wanted, and the broker has {low} to {high}"
+                )
+        waiting += high - first
     return f"{topic}: all in the log, {waiting:,} records wait"
-
-
-def _journal(path: Path | None, position: Mapping[str, Any]) -> str:
-    if path is None:
-        raise ConfigError("`source.journal`: missing, and the checkpoint speaks of a journal")
-    entry = int(position["journal"]["entry"])
-    n = sum(1 for _ in journal.read(path, entry))
-    return f"{path}: {n:,} entries to repeat"
 
 
 def _topics(pipeline: AnyPipeline) -> Iterator[Check]:
@@ -302,17 +340,17 @@ def _there_or_made(
 
 
 def _port(spec: MonitorSpec, standby: bool) -> str:
+    family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET  # as the monitor
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            spec.host, spec.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as taken:
+        with socket.socket(family, socket.SOCK_STREAM) as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(address)
+            taken.bind((spec.host, spec.port))
     except OSError as error:
-        if standby:
+        is_taken = error.errno == errno.EADDRINUSE
+        if is_taken and standby:
             return f"{spec.host}:{spec.port} is taken, by the run that is waited for"
-        raise ServiceError(
+        kind = ServiceError if is_taken else ConfigError
+        raise kind(
             f"`monitor`: cannot listen on {spec.host}:{spec.port}: {error.strerror or error}"
         ) from error
     return f"{spec.host}:{spec.port} is free"

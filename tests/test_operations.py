@@ -133,6 +133,38 @@ class TestDryRun:
         assert waiting["lock"] == "ok another run is using the checkpoint state/checkpoint"
         assert waiting["monitor"].startswith("ok ")
 
+    def test_what_cannot_be_read_or_written(self, given):
+        runner.run(config.parse(given))
+        previous = Path("state/checkpoint.previous")
+        previous.unlink()
+        previous.mkdir()
+        Path("state/snapshots/serving.json").write_text("{")
+        Path("state/dead").mkdir()
+        found = looked_at({**given, "dead_letters": {"path": "state/dead"}})
+        assert found["dead letters"] == "state/dead: cannot write: Is a directory"
+        assert found["checkpoint"] == "state/checkpoint.previous: cannot write: is a directory"
+        assert found["snapshots"].startswith("state/snapshots/serving.json is damaged")
+
+    def test_a_checkpoint_where_none_can_be(self, given):
+        done = penstock("run", configured(given, checkpoint={"path": "/dev/null/x"}), "--dry-run")
+        assert done.returncode == 4
+        assert "cannot write beside the checkpoint: /dev/null/x.lock" in done.stdout
+
+    @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+    def test_a_host_that_is_not_ours(self, given, host):
+        path = configured(given, monitor={"host": host, "port": 0})
+        looked, ran = penstock("run", path, "--dry-run"), penstock("run", path)
+        assert (looked.returncode, ran.returncode) == (2, 2)
+        said = f"`monitor`: cannot listen on {host}:0"
+        assert said in looked.stdout
+        assert said in ran.stderr
+
+    def test_a_group_without_a_name(self, given):
+        kafka = {"kind": "kafka", "bootstrap": "127.0.0.1:1", "topics": "a", "assignment": "group"}
+        assert looked_at({**given, "source": kafka}) == {
+            "configuration": "`assignment: group` needs `group`, the name of the group"
+        }
+
     def test_feedback_that_has_gone(self, given):
         log = Path("log")
         log.mkdir()

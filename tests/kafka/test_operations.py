@@ -9,13 +9,14 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import Producer, TopicPartition
 
 from penstock import checkpoints, config, runner
 from penstock.checkup import checks
-from penstock.errors import DataError
+from penstock.errors import DataError, PenstockError
 from penstock.kafka import reader
 from penstock.kafka.client import Connection, admin
 from penstock.kafka.embedded import bootstrap
@@ -122,7 +123,38 @@ def test_a_run_that_can_go_on(tmp_path, topic):
     assert found["dead letters"][1] == f"{dead}: 4 partitions"
     spec["source"]["topics"] = "nowhere"
     found = {check.what: str(check.problem) for check in checks(lambda: config.parse(spec)) if check.problem}
-    assert found == {"topic": "there is no topic 'nowhere': make it first, or correct the name"}
+    assert found == {
+        "topic": "there is no topic 'nowhere': make it first, or correct the name",
+        "positions": f"the position is in topic '{topic}', and the topics are nowhere",
+    }
+
+
+def both(spec):
+    """What a dry run and a run say."""
+    problems = [check.problem for check in checks(lambda: config.parse(spec)) if check.problem]
+    with pytest.raises(PenstockError) as caught:
+        runner.run(config.parse(spec))
+    assert str(problems[-1]) == str(caught.value)
+    assert type(problems[-1]) is type(caught.value)
+    return str(caught.value)
+
+
+def test_a_run_that_cannot_go_on(tmp_path, topic):
+    """What a run would say only once it has begun is said beforehand, in its words."""
+    send(bootstrap(), topic, 0, 40)
+    spec = given(tmp_path, bootstrap(), topic, follow=False)
+    runner.run(config.parse(spec))
+
+    other = f"{topic}-b"
+    send(bootstrap(), other, 0, 1)
+    assert "the position is in topic" in both(given(tmp_path, bootstrap(), other))
+    for name in ("checkpoint", "checkpoint.previous"):
+        (tmp_path / name).unlink()
+    assert f"is of topic '{topic}'" in both(given(tmp_path, bootstrap(), other))
+    spec["source"] = {"kind": "file", "path": str(tmp_path / "events.jsonl"), "id": "id"}
+    (tmp_path / "events.jsonl").write_text('{"id": "e1", "x": 1, "y": 2, "label": 1}\n')
+    runner.run(config.parse(spec))
+    assert "has no position in Kafka" in both(given(tmp_path, bootstrap(), topic))
 
 
 class Daemon:
@@ -257,8 +289,29 @@ class TestFaults:
         wanted = f"{topic}[0]: offset 50 is wanted, and the broker has 70 to 100"
         assert daemon.lines[-1]["message"].startswith(wanted)
         assert saved(spec) == 50
-        problems = [str(check.problem) for check in checks(lambda: config.parse(spec)) if check.problem]
-        assert problems == [wanted]
+
+        def problems():
+            return [str(check.problem) for check in checks(lambda: config.parse(spec)) if check.problem]
+
+        assert problems() == [wanted]
+        for name in ("checkpoint", "checkpoint.previous"):
+            (tmp_path / name).unlink()
+        assert problems() == [f"{topic}[0]: offset 0 is wanted, and the broker has 70 to 100"], (
+            "the journal's"
+        )
+
+    def test_a_topic_of_another_id(self, kafka, new_topic, tmp_path):
+        topic = new_topic(1)
+        send(kafka, topic, 0, 50, 1)
+        spec = given(tmp_path, kafka, topic, follow=False)
+        pipeline = config.parse(spec)
+        runner.run(pipeline)
+        found = checkpoints.load(pipeline.checkpoint.path, config_hash=pipeline.hash())
+        position = {**found.position, "ids": {topic: "that of the one before"}}
+        checkpoints.save(
+            pipeline.checkpoint.path, replace(found, position=position), config_hash=pipeline.hash()
+        )
+        assert "was deleted and made anew" in both(spec)
 
     def test_who_stands_by_takes_over(self, kafka, new_topic, tmp_path):
         topic = new_topic(4)
