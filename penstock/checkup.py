@@ -240,26 +240,23 @@ def _kafka_source(
     except PenstockError as error:
         yield Check(what="source", problem=error)
         return
-    there = []
+    ahead: Ahead | None = None
+    if known:
+        try:
+            ahead = source.ahead(position)
+        except PenstockError as error:
+            yield Check(what="positions", problem=error)
+        else:
+            if ahead.n_entries or position:
+                found = f"{source.journal_path}: {ahead.n_entries:,} entries to repeat"
+                yield Check(what="journal", found=found)
     for topic in topics:
         check = _checked("topic", _topic, connection, topic, wait_s)
         yield check
         if isinstance(check.problem, ServiceError):
             return  # the broker does not answer: it would not for the others either
-        if check.problem is None:
-            there.append(topic)
-    if not known:
-        return
-    try:
-        ahead: Ahead = source.ahead(position)
-    except PenstockError as error:
-        yield Check(what="positions", problem=error)
-        return
-    for topic in there:
-        if any(topic == begun for begun, _ in ahead.first):
+        if check.problem is None and ahead and any(topic == begun for begun, _ in ahead.first):
             yield _checked("positions", _positions, connection, topic, ahead, wait_s)
-    if ahead.n_entries or position:
-        yield Check(what="journal", found=f"{source.journal_path}: {ahead.n_entries:,} entries to repeat")
 
 
 def _topic(connection: Connection, topic: str, wait_s: float) -> str:

@@ -40,6 +40,11 @@ def new_journal(pipeline: AnyPipeline) -> Path:
         saved = checkpoints.load(spec.path, config_hash=pipeline.hash(), trust_pickle=spec.trust_pickle)
         if saved is None:
             raise ConfigError("--new-journal: there is no checkpoint, so a run begins a journal by itself")
+        if "journal" not in saved.position:
+            raise ConfigError(
+                f"--new-journal: the checkpoint {spec.path} speaks of no journal: a run begins one by "
+                f"itself, or says what is wrong"
+            )
         if exists(path):
             raise StoreError(f"--new-journal: there is a journal at {path}: move it away first")
         with Journal(path, first=int(saved.position["journal"]["entry"])) as journal:

@@ -16,11 +16,12 @@ from confluent_kafka import Producer, TopicPartition
 
 from penstock import checkpoints, config, runner
 from penstock.checkup import checks
-from penstock.errors import DataError, PenstockError
+from penstock.errors import ConfigError, DataError, PenstockError
 from penstock.kafka import reader
 from penstock.kafka.client import Connection, admin
 from penstock.kafka.embedded import bootstrap
 from penstock.observers import Observer
+from penstock.recovery import new_journal
 from penstock.replay_log import replay
 from penstock.status import Status
 
@@ -154,7 +155,10 @@ def test_a_run_that_cannot_go_on(tmp_path, topic):
     spec["source"] = {"kind": "file", "path": str(tmp_path / "events.jsonl"), "id": "id"}
     (tmp_path / "events.jsonl").write_text('{"id": "e1", "x": 1, "y": 2, "label": 1}\n')
     runner.run(config.parse(spec))
-    assert "has no position in Kafka" in both(given(tmp_path, bootstrap(), topic))
+    spec = given(tmp_path, bootstrap(), topic)
+    assert "has no position in Kafka" in both(spec)
+    with pytest.raises(ConfigError, match=r"the checkpoint .* speaks of no journal"):
+        new_journal(config.parse(spec))
 
 
 class Daemon:
