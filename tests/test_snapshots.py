@@ -185,7 +185,9 @@ def test_a_rollback_by_hand_stands_until_it_is_released(store, put):
     assert store.alias("serving") == Alias(2, 3)
     assert not store.promote(3, 3)
     assert store.rollback(to=1) == 1
-    assert error_of(store.rollback) == f"{store.path}: version 1 serves and has no parent"
+    assert error_of(store.rollback) == (
+        f"{store.path}: version 1 serves and has no parent to go back to; say which version is to serve"
+    )
     assert error_of(store.rollback, to=9).endswith("has no version 9: there are 1 to 3, 3 in all")
     put(4)
     assert not store.promote(4, 4)
