@@ -1,7 +1,8 @@
 """How much of a bare consumer's speed is left when every record is learned exactly once.
 
 ``python -m benchmarks.kafka`` starts a broker of its own (Java and Maven, see `tests/kafka/broker.py`), or
-takes the one at ``--bootstrap``. ``--soak N`` runs one daemon over N events instead, and watches its memory.
+takes the one at ``--bootstrap``. ``--soak N`` runs one daemon over N events instead, as they are
+written, 100,000 a second, and watches its memory and its lag.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import math
 import subprocess
 import sys
 import tempfile
@@ -33,13 +35,14 @@ from penstock.config import parse
 from penstock.events import Task
 from penstock.kafka.client import Connection, admin
 from penstock.kafka.source import KafkaSource
-from penstock.observers import Learned, Observer, Saved
+from penstock.observers import Learned, Observer, Saved, Started
 
 __all__ = ["ask", "unavailable"]
 
 _PARTITIONS: Final = 4
 _TIMES: Final = 20  # so many events are read in a second or two; connecting takes a tenth
 _DISTINCT: Final = 50_000
+_SOAK_RATE: Final = 100_000  # events a second: half of what a daemon manages beside a broker, on two cores
 _BATCH: Final = 4096
 _BROKER: Final = Path(__file__).parents[1] / "tests" / "kafka" / "broker.py"
 
@@ -85,14 +88,15 @@ def _create(bootstrap: str) -> str:
     return topic
 
 
-def _fill(bootstrap: str, topic: str, n: int) -> None:
-    """Write n events."""
+def _fill(bootstrap: str, topic: str, n: int, rate: float = math.inf) -> None:
+    """Write n events, at most `rate` of them a second."""
     stream = workload.events(min(n, _DISTINCT))
     lines = [
         orjson.dumps({"label": int(label), **row})
         for row, label in zip(stream.rows, stream.labels, strict=True)
     ]
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4"})
+    began = time.monotonic()
     for i in range(n):
         while True:
             try:
@@ -101,7 +105,7 @@ def _fill(bootstrap: str, topic: str, n: int) -> None:
             except BufferError:
                 producer.poll(0.1)
         if i % 1000 == 0:
-            producer.poll(0)
+            producer.poll(max(0.0, began + i / rate - time.monotonic()))
     producer.flush()
 
 
@@ -180,12 +184,17 @@ def _daemon(address: str, topic: str, path: Path, n: int) -> Extras:
 
 
 class _Watch(Observer):
-    """Notes pauses and memory."""
+    """Notes pauses, memory and lag."""
 
     def __init__(self, every: int = 0) -> None:
         self.pauses: list[float] = []
         self.memory: list[tuple[int, float]] = []  # events, and MB
+        self.lag: list[int] = []  # records not learned yet, at the same events
         self._every = every
+        self._source: Any = None
+
+    def started(self, run: Started) -> None:
+        self._source = run.source
 
     def saved(self, checkpoint: Saved) -> None:
         self.pauses.append(checkpoint.pause_s)
@@ -193,6 +202,7 @@ class _Watch(Observer):
     def learned(self, chunk: Learned) -> None:
         if self._every and (not self.memory or chunk.events >= self.memory[-1][0] + self._every):
             self.memory.append((chunk.events, _resident_mb()))
+            self.lag.append(sum(n for of in self._source.lag().values() for n in of.values()))
 
 
 def _resident_mb() -> float:
@@ -203,7 +213,17 @@ def _resident_mb() -> float:
 def _soak(n: int, address: str) -> None:
     """Run one daemon over n events, as they are written, and say how it went."""
     topic = _create(address)
-    command = [sys.executable, "-m", "benchmarks.kafka", "--bootstrap", address, "--fill", topic, str(n)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.kafka",
+        "--bootstrap",
+        address,
+        "--fill",
+        topic,
+        str(n),
+        str(_SOAK_RATE),
+    ]
     writing = subprocess.Popen(command)
     try:
         _soaked(n, address, topic)
@@ -231,6 +251,7 @@ def _soaked(n: int, address: str, topic: str) -> None:
     pauses = 1000 * np.array(watch.pauses)
     print(f"{outcome.events:,} events in {seconds:.0f} s, {outcome.events / seconds:,.0f} a second")
     print("events, resident MB:", ", ".join(f"{events:,}: {mb:.0f}" for events, mb in watch.memory))
+    print("lag there, in events:", ", ".join(f"{lag:,}" for lag in watch.lag))
     print(
         f"{len(pauses)} checkpoints; learning stood still for {np.percentile(pauses, 50):.2f} ms (median), "
         f"{np.percentile(pauses, 99):.2f} ms (99 %), {pauses.max():.2f} ms (most)"
@@ -252,10 +273,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, parents=[harness.size_options()])
     parser.add_argument("--bootstrap", help="a broker that is there")
     parser.add_argument("--soak", type=int, metavar="N", help="one daemon over N events")
-    parser.add_argument("--fill", nargs=2, metavar=("TOPIC", "N"), help=argparse.SUPPRESS)
+    parser.add_argument("--fill", nargs=3, metavar=("TOPIC", "N", "RATE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fill is not None:
-        _fill(options.bootstrap, options.fill[0], int(options.fill[1]))
+        topic, n, rate = options.fill
+        _fill(options.bootstrap, topic, int(n), float(rate))
         return
     if options.soak is not None:
         with _broker(options.bootstrap) as address:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -389,7 +390,6 @@ def test_schema_knows_the_sources_of_decisions(penstock):
 
 
 def test_schema_means_the_same_to_others(penstock):
-    jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads(penstock("schema")[1])
     for path in sorted((ROOT / "configs").glob("**/*.yaml")):
         jsonschema.validate(yaml.load(path.read_text(), config._Loader), schema)
