@@ -403,23 +403,41 @@ cdef double curvature(int loss, double p, double d) noexcept nogil:
     return fabs(d) * (1.0 - fabs(d))  # logistic and softmax
 
 
-cdef double logistic_shift(double margin, double hq) noexcept nogil:
-    # How far the margin s*p of a +-1 label s moves: d + E*(e^d - 1) = hq with E = e^margin, solved for d by
-    # Halley's method from above. Unlike the Lambert W form it cancels nowhere, whatever E and hq are.
-    cdef double scale = exp(margin), growth, value, slope, correction
-    cdef double d = hq / (1.0 + scale)
+cdef inline double small_shift(double v, double r) noexcept nogil:
+    # Solves d + r*(e^d - 1 - d) = v for a small v: the first terms of the inverse series.
+    cdef double c3 = r * (0.5 * r - 1.0 / 6.0)
+    cdef double c4 = r * (r * (5.0 / 12.0 - 0.625 * r) - 1.0 / 24.0)
+    cdef double c5 = r * (r * (r * (0.875 * r - 0.875) + 5.0 / 24.0) - 1.0 / 120.0)
+    return v + v * v * (v * (c3 + v * (c4 + v * c5)) - 0.5 * r)
+
+
+cdef double logistic_shift(double scale, double hq) noexcept nogil:
+    # How far the margin s*p of a +-1 label s moves: d + E*(e^d - 1) = hq with E = e^(s*p) = `scale`, solved for d.
+    # What is left over after a guess is the same equation with another E. Unlike the Lambert W form this cancels
+    # nowhere, whatever E and hq are.
+    cdef double total = 1.0 + scale, first = hq / total, d, growth, value, slope, correction
     cdef int i
-    if d > 1.0:  # an upper bound as well, and by far the lower one when d is large
-        d = min(d, log1p(hq / scale))
+    if first <= 0.4:  # one exponential, and no branch that depends on the event
+        d = first / (1.0 + 0.5 * first * scale / total)  # wrong by less than a twelfth of its cube
+        growth = scale * expm1(d)
+        slope = 1.0 / (total + growth)
+        return d + small_shift((hq - d - growth) * slope, 1.0 - slope)
+    d = first if first <= 1.0 else min(first, log1p(hq / scale))  # from above, by Halley's method
     for i in range(12):
         growth = scale * expm1(d)
         value = d + growth - hq
-        slope = 1.0 + growth + scale
+        slope = total + growth
         correction = 2.0 * value * slope / (2.0 * slope * slope - value * (growth + scale))
         d -= correction
-        if fabs(correction) <= 1e-6 * d:  # the error is now of the order of its cube
+        if correction * correction * fabs(correction) <= 1e-14 * d:  # what is wrong now is less than its cube
             break
     return d
+
+
+cdef double logistic_step(double scale, double y, double h, double q) noexcept nogil:
+    # `scale` is e^p for label 1, e^-p for label 0.
+    cdef double size = h / (1.0 + scale) if h * q < NO_WAY else logistic_shift(scale, h * q) / q
+    return size if y > 0.0 else -size
 
 
 cdef double poisson_step(double p, double y, double h, double q) noexcept nogil:
@@ -438,10 +456,10 @@ cdef double step(int loss, double p, double y, double h, double q, double tau) n
     cdef double hq = h * q, sign, error
     if loss == POISSON:
         return poisson_step(clamp(p, -MAX_EXPONENT, MAX_EXPONENT), y, h, q)
+    if loss == LOGISTIC:
+        return logistic_step(exp(p if y > 0.0 else -p), y, h, q)
     if hq < NO_WAY:
         return -h * derivative(loss, p, y, tau)
-    if loss == LOGISTIC:
-        return (logistic_shift(p, hq) if y > 0.0 else -logistic_shift(-p, hq)) / q
     if loss == SQUARED:
         return (p - y) * expm1(-2.0 * hq) / q
     if loss == HINGE:
@@ -691,6 +709,7 @@ cdef class Linear:
     cdef bint invariant, ranged
     cdef double learning_rate, tau
     cdef vector[double] scratch
+    cdef double* odds  # e^-|margin| against the label, e^margin with it; of a logistic loss
     cdef float[::1] table
     cdef double[:, ::1] totals
     cdef uint8_t[::1] sighted
@@ -742,7 +761,7 @@ cdef class Linear:
             or <size_t> table.shape[0] != (<size_t> self.plan.mask + 1) * capacity * self.c.stride
         ):
             raise ValueError("table, totals, sighted and clock do not fit together")
-        self.scratch.resize(8 * capacity)
+        self.scratch.resize(9 * capacity)
         self.hold.held = NULL
         self.table = table
         self.totals = totals
@@ -755,6 +774,7 @@ cdef class Linear:
         self.c.norm = self.scratch.data() + 3 * capacity
         self.c.moved = self.scratch.data() + 4 * capacity
         self.c.change = self.scratch.data() + 5 * capacity
+        self.odds = self.scratch.data() + 8 * capacity
         self.margins.weights = &table[0]
         self.margins.width = self.c.width
         self.margins.stride = self.c.stride
@@ -1027,6 +1047,9 @@ cdef class Linear:
         self.margins.out[k] = clamp(self.margins.out[k], totals[LOW], totals[HIGH])
         if self.answer.loss == SOFTMAX:
             d = self.c.gradient[k] - target
+        elif self.answer.loss == LOGISTIC:
+            self.odds[k] = exp(self.margins.out[k] if target > 0.0 else -self.margins.out[k])
+            d = (-1.0 if target > 0.0 else 1.0) / (1.0 + self.odds[k])
         else:
             d = derivative(self.answer.loss, self.margins.out[k], target, self.tau)
         self.c.gradient[k] = d * weight if self.rule > SGD else d
@@ -1090,6 +1113,8 @@ cdef class Linear:
             c.moved[k] *= multiplier
         if self.answer.loss == SOFTMAX:  # no closed form: never further than the margin's own linearisation
             u = -c.gradient[k] * (h if h * c.moved[k] <= 1.0 else 1.0 / c.moved[k])
+        elif self.invariant and self.answer.loss == LOGISTIC:
+            u = logistic_step(self.odds[k], target, h, c.moved[k])
         elif self.invariant:
             u = step(self.answer.loss, self.margins.out[k], target, h, c.moved[k], self.tau)
         else:
