@@ -6,19 +6,33 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "blocks.hpp"
 #include "lanes.hpp"
 
 namespace penstock {
 
-constexpr double FLOAT_MAX = 3.4028234663852886e38;
 constexpr double FLOAT_MIN = 1.1754943508222875e-38;
 constexpr float X_MIN = 1.084202e-19f;  // sqrt(FLOAT_MIN): smaller |x| count as this in norms
 
-// What is stored: never an infinity, never a NaN.
-inline float finite(double x) {
-    if (std::fabs(x) <= FLOAT_MAX) return static_cast<float>(x);
-    return x != x ? 0.0f : static_cast<float>(std::copysign(FLOAT_MAX, x));
-}
+struct AdaptiveSlot {
+    float weight, squares, largest, rate;
+    uint32_t touched;  // there only with a half-life
+};
+
+// Entries are measured by the strip: what is computed of each is computed of all at once, in wide registers. A slot
+// that comes twice has to see what the first time left behind: there a strip ends.
+struct Strip {
+    static constexpr ptrdiff_t LENGTH = 64;
+
+    ptrdiff_t n;
+    AdaptiveSlot* slots[LENGTH];
+    float weights[LENGTH];
+    float squares[LENGTH];
+    float largest[LENGTH];
+    float rates[LENGTH];
+    double norms[LENGTH];
+    double moves[LENGTH];
+};
 
 // One event being learned, and the constants of the rule. The pointers are arrays over the classes.
 struct Update {
@@ -40,11 +54,9 @@ struct Update {
     double beta;
     double l1;
     double l2;
-};
-
-struct AdaptiveSlot {
-    float weight, squares, largest, rate;
-    uint32_t touched;  // there only with a half-life
+    Strip strip;
+    bool may_wait = false;    // the block is all of the row, and there is one class:
+    bool is_waiting = false;  // a row that is a single strip is stored once, with its move
 };
 
 inline AdaptiveSlot* slot_of(const Update& c, uint32_t bucket, ptrdiff_t k) {
@@ -69,148 +81,161 @@ inline double rate_of(const Update& c, double squares, double largest) {
 
 // A weight learned at the old scale, for the new one.
 inline float rescaled(const Update& c, const AdaptiveSlot& slot, float largest) {
+    if (!(slot.largest > 0.0f && largest > slot.largest)) return slot.weight;
     const double ratio = double(slot.largest) / largest;
     return finite(slot.weight * (c.square_root ? ratio : std::pow(ratio * ratio, 1.0 - c.power_t)));
 }
 
-// Doubles by the register. Float32 from anywhere are gathered straight into one: stored one by one and then loaded
-// as one they would stall.
 template <int N>
 struct Floats {
     typedef float Value __attribute__((vector_size(4 * N)));
+    typedef float Unaligned __attribute__((vector_size(4 * N), aligned(4), may_alias));
+    typedef int32_t Mask __attribute__((vector_size(4 * N)));
 };
 
+// Numbers by the register: doubles, and as many float32. Those from anywhere are gathered straight into one: stored
+// one by one and then loaded as one they would stall.
 template <int N>
 struct Registers {
     typedef typename wide::Register<N>::Value Value;
     typedef typename wide::Register<N>::Unaligned Unaligned;
     typedef typename Floats<N>::Value Narrow;
 
-    PENSTOCK_INLINE static Value gather(AdaptiveSlot* const* s, float AdaptiveSlot::*f) {
-        Narrow floats;
+    PENSTOCK_INLINE static Narrow gather(AdaptiveSlot* const* s, float AdaptiveSlot::*f) {
         if constexpr (N == 8)
-            floats = Narrow{s[0]->*f, s[1]->*f, s[2]->*f, s[3]->*f, s[4]->*f, s[5]->*f, s[6]->*f, s[7]->*f};
+            return Narrow{s[0]->*f, s[1]->*f, s[2]->*f, s[3]->*f, s[4]->*f, s[5]->*f, s[6]->*f, s[7]->*f};
         else if constexpr (N == 4)
-            floats = Narrow{s[0]->*f, s[1]->*f, s[2]->*f, s[3]->*f};
+            return Narrow{s[0]->*f, s[1]->*f, s[2]->*f, s[3]->*f};
         else
-            floats = Narrow{s[0]->*f, s[1]->*f};
-        return __builtin_convertvector(floats, Value);
+            return Narrow{s[0]->*f, s[1]->*f};
+    }
+    PENSTOCK_INLINE static bool any(const typename Floats<N>::Mask& mask) {
+        int32_t found = 0;
+        for (int i = 0; i < N; i++) found |= mask[i];
+        return found;
     }
     PENSTOCK_INLINE static Value load(const double* from) { return *(const Unaligned*)from; }
+    PENSTOCK_INLINE static Value load(const float* from) {
+        const Narrow value = *(const typename Floats<N>::Unaligned*)from;  // a reference would promise alignment
+        return wide(value);
+    }
     PENSTOCK_INLINE static void store(double* to, const Value& value) { *(Unaligned*)to = value; }
+    PENSTOCK_INLINE static void store(float* to, const Narrow& value) { *(typename Floats<N>::Unaligned*)to = value; }
     PENSTOCK_INLINE static Value all(double value) { return Value{} + value; }
-    PENSTOCK_INLINE static Value root(const Value& of) {
-        Value value = of;
+    PENSTOCK_INLINE static Value wide(const Narrow& value) { return __builtin_convertvector(value, Value); }
+    PENSTOCK_INLINE static Narrow narrow(const Value& value) { return __builtin_convertvector(value, Narrow); }
+    PENSTOCK_INLINE static Narrow root(const Narrow& of) {
+        Narrow value = of;
         for (int i = 0; i < N; i++) value[i] = std::sqrt(value[i]);
         return value;
     }
 };
 
-// Entries are measured by the strip: what is computed of each is computed of all at once, in wide registers, and
-// only sums are taken one after the other. A slot that comes twice has to see what the first time left behind:
-// there a strip ends.
+constexpr float TAKEN = -1.0f;  // no rate
+
+PENSTOCK_INLINE void gather(Update& c, ptrdiff_t k, const uint32_t* buckets, ptrdiff_t most) {
+    Strip& strip = c.strip;
+    if (most > Strip::LENGTH) most = Strip::LENGTH;
+    ptrdiff_t n = 0;
+    for (; n < most; ++n) {
+        AdaptiveSlot* slot = slot_of(c, buckets[n], k);
+        if (slot->rate < 0.0f && n) break;
+        slot->rate = TAKEN;
+        strip.slots[n] = slot;
+    }
+    strip.n = n;
+    for (; n % wide::LANES; ++n) strip.slots[n] = strip.slots[0];
+}
+
+// Reads up to N - 1 entries of x that are not there. Roots and quotients are of float32, as rates are stored: a
+// sum of squares and a largest |x| that fit one have a rate that does, if `power_t` is a half.
 template <int N>
-struct Strip {
-    static constexpr ptrdiff_t LENGTH = 32;
-    static constexpr float TAKEN = -1.0f;  // no rate
-
-    AdaptiveSlot* slots[LENGTH];
-    ptrdiff_t n;
-    alignas(64) double squares[LENGTH];  // whole registers
-    alignas(64) double largest[LENGTH];
-    alignas(64) double rates[LENGTH];
-    alignas(64) double norms[LENGTH];
-    alignas(64) double moves[LENGTH];
-
-    PENSTOCK_INLINE void gather(const Update& c, ptrdiff_t k, const uint32_t* buckets, ptrdiff_t most) {
-        if (most > LENGTH) most = LENGTH;
-        for (n = 0; n < most; ++n) {
-            AdaptiveSlot* slot = slot_of(c, buckets[n], k);
-            if (slot->rate < 0.0f && n) break;
-            slot->rate = TAKEN;
-            slots[n] = slot;
+PENSTOCK_INLINE void measure(Update& c, double square, const double* x) {
+    typedef Registers<N> R;
+    typedef typename R::Value Value;
+    typedef typename R::Narrow Narrow;
+    Strip& strip = c.strip;
+    const Value least = R::all(FLOAT_MIN), most = R::all(FLOAT_MAX);
+    const Narrow one = Narrow{} + 1.0f, x_min = Narrow{} + X_MIN;
+    typename Floats<N>::Mask outgrown{};  // a weight that was learned at another scale
+    for (ptrdiff_t i = 0; i < strip.n; i += N) {
+        const Value value = R::load(x + i), raw = value * value;
+        const Value x2 = raw < least ? least : raw;
+        Value sum = R::wide(R::gather(strip.slots + i, &AdaptiveSlot::squares));
+        if (c.half_life > 0.0)
+            for (int j = 0; j < N; ++j) sum[j] = faded(c, *strip.slots[i + j]);
+        sum += square * x2;
+        sum = sum >= least ? (sum <= most ? sum : most) : least;  // also of NaN
+        const Narrow squares = R::narrow(sum), root = R::root(squares);
+        Narrow largest = one;
+        if (c.normalised) {
+            const Narrow size = R::narrow(value < 0.0 ? -value : value);
+            const Narrow reach = size < x_min ? x_min : size;
+            const Narrow before = R::gather(strip.slots + i, &AdaptiveSlot::largest);
+            largest = reach > before ? reach : before;
+            outgrown |= (largest > before) & (before > 0.0f);
+            const Value part = R::wide(reach / largest);
+            R::store(strip.norms + i, part * part);
         }
-        for (ptrdiff_t i = n; i % N; ++i) slots[i] = slots[0];
+        Narrow rate = one / (root * largest);
+        if (!c.square_root)
+            for (int j = 0; j < N; ++j) rate[j] = finite(rate_of(c, sum[j], largest[j]));
+        R::store(strip.weights + i, R::gather(strip.slots + i, &AdaptiveSlot::weight));
+        R::store(strip.squares + i, squares);
+        R::store(strip.largest + i, largest);
+        R::store(strip.rates + i, rate);
+        R::store(strip.moves + i, x2 * R::wide(rate));
     }
+    if (R::any(outgrown))
+        for (ptrdiff_t i = 0; i < strip.n; ++i) strip.weights[i] = rescaled(c, *strip.slots[i], strip.largest[i]);
+}
 
-    // Reads up to N - 1 entries of x that are not there.
-    PENSTOCK_INLINE void measure(const Update& c, double square, const double* x) {
-        typedef Registers<N> R;
-        typedef typename R::Value Value;
-        const Value least = R::all(FLOAT_MIN), most = R::all(FLOAT_MAX), x_min = R::all(X_MIN), one = R::all(1.0);
-        for (ptrdiff_t i = 0; i < n; i += N) {
-            const Value value = R::load(x + i), raw = value * value;
-            const Value x2 = raw < least ? least : raw;
-            Value sum = R::gather(slots + i, &AdaptiveSlot::squares);
-            if (c.half_life > 0.0)
-                for (int j = 0; j < N; ++j) sum[j] = faded(c, *slots[i + j]);
-            sum += square * x2;
-            sum = sum >= least ? (sum <= most ? sum : most) : least;  // also of NaN
-            R::store(squares + i, sum);
-            Value scale = R::root(sum);
-            if (c.normalised) {
-                const Value size = value < 0.0 ? -value : value;
-                const Value rounded =
-                    __builtin_convertvector(__builtin_convertvector(size, typename R::Narrow), Value);
-                const Value reach = raw < least ? x_min : rounded;
-                const Value before = R::gather(slots + i, &AdaptiveSlot::largest);
-                const Value after = reach > before ? reach : before;
-                scale *= after;
-                R::store(largest + i, after);
-                R::store(norms + i, x2 / (after * after));
-            }
-            Value rate = one / scale;
-            if (!c.square_root)
-                for (int j = 0; j < N; ++j) rate[j] = rate_of(c, sum[j], c.normalised ? largest[i + j] : 1.0);
-            R::store(rates + i, rate);
-            R::store(moves + i, x2 * rate);
-        }
+// Stores what was measured, and moves each weight by its share of the step.
+template <int N>
+PENSTOCK_INLINE void scatter(Update& c, double change, const double* x) {
+    typedef Registers<N> R;
+    typedef typename R::Value Value;
+    Strip& strip = c.strip;
+    const Value most = R::all(FLOAT_MAX);
+    for (ptrdiff_t i = 0; i < strip.n; i += N) {
+        Value weight = R::load(strip.weights + i) + change * R::load(strip.rates + i) * R::load(x + i);
+        weight = weight <= most ? (weight >= -most ? weight : -most) : (weight > most ? most : Value{});
+        R::store(strip.weights + i, R::narrow(weight));
     }
-
-    PENSTOCK_INLINE void scatter(const Update& c) const {
-        for (ptrdiff_t i = 0; i < n; ++i) {
-            AdaptiveSlot& slot = *slots[i];
-            slot.squares = static_cast<float>(squares[i]);
-            slot.rate = finite(rates[i]);
-            if (c.half_life > 0.0) slot.touched = c.now;
-            if (c.normalised && largest[i] > slot.largest) {
-                const float reach = static_cast<float>(largest[i]);
-                if (slot.largest > 0.0f) slot.weight = rescaled(c, slot, reach);
-                slot.largest = reach;
-            }
-        }
+    for (ptrdiff_t i = 0; i < strip.n; ++i) {
+        AdaptiveSlot& slot = *strip.slots[i];
+        slot.weight = strip.weights[i];
+        slot.squares = strip.squares[i];
+        if (c.normalised) slot.largest = strip.largest[i];
+        slot.rate = strip.rates[i];
+        if (c.half_life > 0.0) slot.touched = c.now;
     }
-};
+}
 
 template <int N>
-static PENSTOCK_INLINE void measure_slots_by(const Update& c, const uint32_t* buckets, const double* x, ptrdiff_t n) {
-    Strip<N> strip;
+static PENSTOCK_INLINE void measure_slots_by(Update& c, const uint32_t* buckets, const double* x, ptrdiff_t n) {
+    const Strip& strip = c.strip;
     for (ptrdiff_t k = 0; k < c.n_classes; ++k) {
         if (c.square[k] == 0.0) continue;
-        double norm = c.norm[k], moved = c.moved[k];
         for (ptrdiff_t start = 0; start < n; start += strip.n) {
-            strip.gather(c, k, buckets + start, n - start);
-            strip.measure(c, c.square[k], x + start);
-            strip.scatter(c);
-            for (ptrdiff_t i = 0; i < strip.n; ++i) {
-                if (c.normalised) norm += strip.norms[i];
-                moved += strip.moves[i];
-            }
+            gather(c, k, buckets + start, n - start);
+            measure<N>(c, c.square[k], x + start);
+            if (c.normalised) c.norm[k] += sum_of(strip.n, [&](ptrdiff_t i) { return strip.norms[i]; });
+            c.moved[k] += sum_of(strip.n, [&](ptrdiff_t i) { return strip.moves[i]; });
+            c.is_waiting = c.may_wait && strip.n == n;
+            if (!c.is_waiting) scatter<N>(c, 0.0, x + start);
         }
-        c.norm[k] = norm;
-        c.moved[k] = moved;
     }
 }
-PENSTOCK_BY_WIDTH(
-    void, measure_slots, (const Update& c, const uint32_t* buckets, const double* x, ptrdiff_t n), c, buckets, x, n)
+PENSTOCK_BY_WIDTH(void, measure_slots, (Update & c, const uint32_t* buckets, const double* x, ptrdiff_t n), c, buckets, x, n)
 
-// Adds to `moved` and `norm` of every class that is updated, and stores everything but the move.
-inline void measure_adaptive(void* context, const uint32_t* buckets, const double* x, ptrdiff_t n) {
-    measure_slots(*static_cast<const Update*>(context), buckets, x, n);
-}
-
-inline void apply_adaptive(void* context, const uint32_t* buckets, const double* x, ptrdiff_t n) {
-    const Update& c = *static_cast<const Update*>(context);
+template <int N>
+static PENSTOCK_INLINE void move_slots_by(Update& c, const uint32_t* buckets, const double* x, ptrdiff_t n) {
+    if (c.is_waiting) {
+        scatter<N>(c, c.change[0], x);
+        c.is_waiting = false;
+        return;
+    }
     for (ptrdiff_t k = 0; k < c.n_classes; ++k) {
         const double change = c.change[k];
         if (change == 0.0) continue;
@@ -219,6 +244,16 @@ inline void apply_adaptive(void* context, const uint32_t* buckets, const double*
             slot.weight = finite(slot.weight + change * slot.rate * x[i]);
         }
     }
+}
+PENSTOCK_BY_WIDTH(void, move_slots, (Update & c, const uint32_t* buckets, const double* x, ptrdiff_t n), c, buckets, x, n)
+
+// Adds to `moved` and `norm` of every class that is updated, and stores everything but the move.
+inline void measure_adaptive(void* context, const uint32_t* buckets, const double* x, ptrdiff_t n) {
+    measure_slots(*static_cast<Update*>(context), buckets, x, n);
+}
+
+inline void apply_adaptive(void* context, const uint32_t* buckets, const double* x, ptrdiff_t n) {
+    move_slots(*static_cast<Update*>(context), buckets, x, n);
 }
 
 // What `measure_adaptive` would find for a gradient that never comes, of one class: nothing is stored.

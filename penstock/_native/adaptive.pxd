@@ -5,7 +5,6 @@ from libcpp cimport bool as cbool
 
 
 cdef extern from "adaptive.hpp" namespace "penstock" nogil:
-    const double FLOAT_MAX
     enum: LANES "wide::LANES"
 
     cdef cppclass Update:
@@ -27,6 +26,7 @@ cdef extern from "adaptive.hpp" namespace "penstock" nogil:
         double beta
         double l1
         double l2
+        cbool may_wait
 
     cdef cppclass Probe:
         const Update* c
@@ -34,7 +34,6 @@ cdef extern from "adaptive.hpp" namespace "penstock" nogil:
         double norm
         double moved
 
-    float finite(double x) noexcept
     void measure_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept
     void apply_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept
     void probe_adaptive(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept

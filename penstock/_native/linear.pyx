@@ -30,15 +30,14 @@ from libcpp.utility cimport pair
 from libcpp.vector cimport vector
 
 from penstock._native.adaptive cimport (
-    FLOAT_MAX,
     LANES,
     Probe,
     Update,
     apply_adaptive,
-    finite,
     measure_adaptive,
     probe_adaptive,
 )
+from penstock._native.blocks cimport FLOAT_MAX, block_margin, copy_usable, effective, finite
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
 
@@ -278,8 +277,13 @@ cdef void visit_row(const Plan* plan, Walk* walk, Visit visit, void* context) no
     walk.visit = visit
     walk.context = context
     walk.whole = True
-    for i in range(walk.length):
-        n = put(plan, walk, n, walk.indices[i], walk.values[i])
+    if walk.length < BLOCK and copy_usable(
+        walk.indices, walk.values, walk.length, plan.mask, LARGEST, walk.buckets, walk.x
+    ):
+        n = walk.length
+    else:
+        for i in range(walk.length):
+            n = put(plan, walk, n, walk.indices[i], walk.values[i])
     if plan.constant:
         n = put(plan, walk, n, CONSTANT, 1.0)
     walk.n = n
@@ -495,41 +499,27 @@ cdef struct Margins:
     const double* totals  # of class 0, those of the next N_TOTALS further; NULL if weights are as stored
 
 
-cdef inline float effective(double weight, const double* totals) noexcept nogil:
-    # What a stored weight stands for, once contraction and gravity (L2 and L1) have had their way.
-    cdef double size = fabs(weight) - totals[GRAVITY]
-    return finite(copysign(size, weight) * totals[CONTRACTION]) if size > 0.0 else 0.0
-
-
 cdef void add_margins(void* context, const uint32_t* buckets, const double* x, Py_ssize_t n) noexcept nogil:
     cdef Margins* m = <Margins*> context
     cdef const float* weights
-    cdef double total
+    cdef const double* totals
     cdef Py_ssize_t i, k
-    if m.totals != NULL:
+    if m.totals != NULL and m.n_classes == 1:
+        m.out[0] += block_margin(m.weights, m.width, buckets, x, n, m.totals[CONTRACTION], m.totals[GRAVITY])
+    elif m.totals != NULL:
         for i in range(n):
             weights = m.weights + buckets[i] * m.width
+            totals = m.totals
             for k in range(m.n_classes):
-                m.out[k] += effective(weights[k * m.stride], m.totals + k * N_TOTALS) * x[i]
+                m.out[k] += effective(weights[k * m.stride], totals[CONTRACTION], totals[GRAVITY]) * x[i]
+                totals += N_TOTALS
     elif m.n_classes == 1:
-        total = m.out[0]
-        for i in range(n):
-            total += m.weights[buckets[i] * m.width] * x[i]
-        m.out[0] = total
+        m.out[0] += block_margin(m.weights, m.width, buckets, x, n)
     else:
         for i in range(n):
             weights = m.weights + buckets[i] * m.width
             for k in range(m.n_classes):
                 m.out[k] += weights[k * m.stride] * x[i]
-
-
-cdef double dot(const Plan* plan, const Walk* walk, const float* weights) noexcept nogil:
-    # What `visit_row` with `add_margins` comes to, bit for bit, for one class and no crosses: no block between.
-    cdef double total = 0.0
-    cdef Py_ssize_t i
-    for i in range(walk.length):
-        total += weights[walk.indices[i] & plan.mask] * usable(walk.values[i])
-    return total + weights[CONSTANT & plan.mask] if plan.constant else total
 
 
 cdef struct Answer:
@@ -969,7 +959,8 @@ cdef class Linear:
                     continue
                 for bucket in range(n_buckets):
                     out[bucket * n_classes + k] = effective(
-                        self.c.table[bucket * self.c.width + k * self.c.stride], &self.totals[k, 0]
+                        self.c.table[bucket * self.c.width + k * self.c.stride],
+                        self.totals[k, CONTRACTION], self.totals[k, GRAVITY],
                     )
 
     cdef int check(self, Py_ssize_t n_classes) except -1:
@@ -1061,6 +1052,7 @@ cdef class Linear:
         cdef Update* c = &self.c
         cdef Py_ssize_t k
         cdef double target
+        c.may_wait = self.walk.whole and c.n_classes == 1
         if self.rule != SGD:
             visit_again(&self.plan, &self.walk, measure_adaptive, c)
         elif self.invariant or self.answer.loss == SOFTMAX:
@@ -1133,7 +1125,7 @@ cdef class Linear:
         cdef float* slot
         for bucket in range(<size_t> self.plan.mask + 1):
             slot = self.c.table + bucket * self.c.width + k * self.c.stride
-            slot[0] = effective(slot[0], &self.totals[k, 0])
+            slot[0] = effective(slot[0], self.totals[k, CONTRACTION], self.totals[k, GRAVITY])
         self.totals[k, CONTRACTION] = 1.0
         self.totals[k, GRAVITY] = 0.0
 
@@ -1247,10 +1239,6 @@ cdef class LinearModel:
     cdef void predict_row(self, Walk* walk, double* margins, double* out) noexcept nogil:
         cdef Margins m
         cdef Py_ssize_t k
-        if self.answer.n_classes == 1 and self.plan.interactions.empty():
-            margins[0] = dot(&self.plan, walk, &self.weights[0])
-            answer(&self.answer, margins, out)
-            return
         m.weights = &self.weights[0]
         m.width = self.answer.n_classes
         m.stride = 1
