@@ -40,6 +40,7 @@ from penstock._native.adaptive cimport (
 from penstock._native.blocks cimport FLOAT_MAX, block_margin, copy_usable, effective, finite
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
+from penstock._native.logistic cimport logistic_shift
 
 cdef extern from *:
     """
@@ -407,40 +408,9 @@ cdef double curvature(int loss, double p, double d) noexcept nogil:
     return fabs(d) * (1.0 - fabs(d))  # logistic and softmax
 
 
-cdef inline double small_shift(double v, double r) noexcept nogil:
-    # Solves d + r*(e^d - 1 - d) = v for a small v: the first terms of the inverse series.
-    cdef double c3 = r * (0.5 * r - 1.0 / 6.0)
-    cdef double c4 = r * (r * (5.0 / 12.0 - 0.625 * r) - 1.0 / 24.0)
-    cdef double c5 = r * (r * (r * (0.875 * r - 0.875) + 5.0 / 24.0) - 1.0 / 120.0)
-    return v + v * v * (v * (c3 + v * (c4 + v * c5)) - 0.5 * r)
-
-
-cdef double logistic_shift(double scale, double hq) noexcept nogil:
-    # How far the margin s*p of a +-1 label s moves: d + E*(e^d - 1) = hq with E = e^(s*p) = `scale`, solved for d.
-    # What is left over after a guess is the same equation with another E. Unlike the Lambert W form this cancels
-    # nowhere, whatever E and hq are.
-    cdef double total = 1.0 + scale, first = hq / total, d, growth, value, slope, correction
-    cdef int i
-    if first <= 0.4:  # one exponential, and no branch that depends on the event
-        d = first / (1.0 + 0.5 * first * scale / total)  # wrong by less than a twelfth of its cube
-        growth = scale * expm1(d)
-        slope = 1.0 / (total + growth)
-        return d + small_shift((hq - d - growth) * slope, 1.0 - slope)
-    d = first if first <= 1.0 else min(first, log1p(hq / scale))  # from above, by Halley's method
-    for i in range(12):
-        growth = scale * expm1(d)
-        value = d + growth - hq
-        slope = total + growth
-        correction = 2.0 * value * slope / (2.0 * slope * slope - value * (growth + scale))
-        d -= correction
-        if correction * correction * fabs(correction) <= 1e-14 * d:  # what is wrong now is less than its cube
-            break
-    return d
-
-
-cdef double logistic_step(double scale, double y, double h, double q) noexcept nogil:
-    # `scale` is e^p for label 1, e^-p for label 0.
-    cdef double size = h / (1.0 + scale) if h * q < NO_WAY else logistic_shift(scale, h * q) / q
+cdef inline double logistic_step(double scale, double chance, double y, double h, double q) noexcept nogil:
+    # `scale` is e^p for label 1 and e^-p for label 0, `chance` is what the other label has.
+    cdef double size = h * chance if h * q < NO_WAY else logistic_shift(scale, chance, h * q) / q
     return size if y > 0.0 else -size
 
 
@@ -457,11 +427,12 @@ cdef double poisson_step(double p, double y, double h, double q) noexcept nogil:
 
 cdef double step(int loss, double p, double y, double h, double q, double tau) noexcept nogil:
     # The u for which p + u*q solves dp/ds = -q * dloss/dp over [0, h] (Karampatziakis and Langford 2011).
-    cdef double hq = h * q, sign, error
+    cdef double hq = h * q, sign, error, scale
     if loss == POISSON:
         return poisson_step(clamp(p, -MAX_EXPONENT, MAX_EXPONENT), y, h, q)
     if loss == LOGISTIC:
-        return logistic_step(exp(p if y > 0.0 else -p), y, h, q)
+        scale = exp(p if y > 0.0 else -p)
+        return logistic_step(scale, 1.0 / (1.0 + scale), y, h, q)
     if hq < NO_WAY:
         return -h * derivative(loss, p, y, tau)
     if loss == SQUARED:
@@ -1106,7 +1077,7 @@ cdef class Linear:
         if self.answer.loss == SOFTMAX:  # no closed form: never further than the margin's own linearisation
             u = -c.gradient[k] * (h if h * c.moved[k] <= 1.0 else 1.0 / c.moved[k])
         elif self.invariant and self.answer.loss == LOGISTIC:
-            u = logistic_step(self.odds[k], target, h, c.moved[k])
+            u = logistic_step(self.odds[k], fabs(c.gradient[k]), target, h, c.moved[k])
         elif self.invariant:
             u = step(self.answer.loss, self.margins.out[k], target, h, c.moved[k], self.tau)
         else:
