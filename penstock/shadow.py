@@ -326,11 +326,12 @@ class Shadow:
 
     @property
     def _may_become_fallback(self) -> bool:
-        """Whether what is promoted now may be what the next watch would go back to."""
+        """Whether what a refresh promotes now may be what the watch that begins next would go back to."""
         how, watch = self.rules.rollback, self._watch
-        if how is None:
-            return False
-        return watch is None or watch.n_events + self.rules.refresh_every >= how.watch_events
+        if how is None or self._serving is None:
+            return how is not None
+        compared = 0 if watch is None or watch.is_over else watch.n_events  # 0: a watch begins now
+        return compared + self.rules.refresh_every >= how.watch_events
 
     def _open(self, event: int, contenders: Mapping[str, Contender]) -> list[Notice]:
         """Freeze the most promising contenders, if any look better than what serves has looked lately.
