@@ -156,8 +156,11 @@ class Engine:
         return notices
 
     def ticks(self, batch: Batch) -> Iterator[Batch]:
-        """Cut a batch where ticks end. Each part has to be progressed over before the next is asked for."""
-        return self._cut(batch, self.pipeline.tick)
+        """Cut a batch where something may happen: where ticks end, unless nothing waits for that.
+
+        Each part has to be progressed over before the next is asked for.
+        """
+        return self._cut(batch, self._step)
 
     def _cut(self, batch: Batch, step: int) -> Iterator[Batch]:
         """Cut a batch wherever the number of events is divisible by `step`."""
