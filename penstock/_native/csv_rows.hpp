@@ -53,7 +53,9 @@ class TableReader : public EventReader {
   private:
     using At = const char*;
 
-    bool read_record(At at, size_t length) override {
+    bool read_record(const Record& record) override {
+        At at = record.begin;
+        const auto length = static_cast<size_t>(record.end - at);
         const At end = at + length - (length != 0 && at[length - 1] == '\r');
         if (at == end || length > kLongestRecord) return false;
         for (Word& cell : told_) cell = Word{};
@@ -94,10 +96,10 @@ class TableReader : public EventReader {
                 return behind;
             }
         }
-        const size_t n_entries = events.indices.size();
+        const size_t n_entries = events.entries.size();
         if (!take(column, text, true)) return nullptr;
         if (known != nullptr && is_category_) {
-            *known = Category{bytes, static_cast<uint32_t>(text.size()), events.indices[n_entries]};
+            *known = Category{bytes, static_cast<uint32_t>(text.size()), events.entries.indices()[n_entries]};
         }
         return behind;
     }
@@ -174,8 +176,7 @@ class TableReader : public EventReader {
     }
 
     void add(uint32_t index, double value) {
-        events.indices.push_back(index);
-        events.values.push_back(value);
+        events.entries.add(index, value, 0);
     }
 
     const Word& told(Use role) const { return told_[static_cast<int>(role) - static_cast<int>(Use::kLabel)]; }

@@ -25,7 +25,9 @@ class LineReader : public EventReader {
   private:
     using At = const char*;
 
-    bool read_record(At at, size_t length) override {
+    bool read_record(const Record& record) override {
+        At at = record.begin;
+        auto length = static_cast<size_t>(record.end - at);
         while (length != 0 && (at[length - 1] == '\r' || at[length - 1] == '\n')) --length;
         const std::string_view line(at, length);
         const size_t bar = line.find('|');
@@ -152,9 +154,7 @@ class LineReader : public EventReader {
     }
 
     void add(uint32_t index, double value, uint32_t space) {
-        events.indices.push_back(index);
-        events.values.push_back(value);
-        events.namespaces.push_back(space);
+        events.entries.add(index, value, space);
     }
 
     static constexpr size_t kMaxWords = 4;  // the tag included
