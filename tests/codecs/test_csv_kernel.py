@@ -62,7 +62,7 @@ ODD_NUMBERS += [
 
 
 def in_one_block(records):
-    """Return the same records as stretches of a block; what lies between would go on with what they end in."""
+    """Return the same records as stretches of a block; what is between them would go on with it."""
     between = b'5",'
     ends = np.cumsum([len(record) + len(between) for record in records], dtype=np.int64) - len(between)
     spans = Spans()
