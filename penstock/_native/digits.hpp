@@ -36,12 +36,15 @@ struct PlainNumber {
     }
 };
 
+// So many bytes there must be to find out.
+constexpr ptrdiff_t kPlainBytes = 18;
+
 // Where the number that begins at `at` ends; nullptr if it is none of these, or has zeros before it, or lies so near
 // to `limit`, up to which can be read, that one could not tell.
 PENSTOCK_INLINE const char* read_plain_number(const char* at, const char* limit, PlainNumber& number) {
     static constexpr int64_t powers[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
     constexpr uint32_t beyond = uint32_t{1} << 31;  // there always is an end, if one too far away
-    if (limit - at < 18) return nullptr;
+    if (limit - at < kPlainBytes) return nullptr;
     const bool is_negative = *at == '-';
     const Bytes digits = bytes_at(at) ^ '0';  // 0 to 9, if they are
     const uint32_t others = highest_bits((digits + (0x80 - 10)) | digits) | beyond;
