@@ -27,14 +27,14 @@ inline const char* read_decimal(const char* at, const char* end, double& value, 
     uint64_t mantissa = 0;
     while (at != end && *at == '0') ++at;
     const char* significant = at;
-    for (; digit(at); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+    at = read_digits(at, end, mantissa);
     auto n_digits = at - significant;
     bool has_digits = at != start;
     const bool has_point = at != end && *at == '.';
     int64_t exponent = 0;
     if (has_point) {
         const char* fraction = ++at;
-        for (; digit(at); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+        at = read_digits(fraction, end, mantissa);
         exponent = fraction - at;
         n_digits -= exponent;  // leading zeros count too: they cost no more than the slower way
         has_digits |= at != fraction;

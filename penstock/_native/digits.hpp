@@ -23,6 +23,19 @@ PENSTOCK_INLINE int64_t join_digits(const char* at, int n) {
     return static_cast<int64_t>((upper + lower) >> 32);
 }
 
+// Where the run of digits ends that begins at `at`; they are appended to `number`, modulo 2^64.
+inline const char* read_digits(const char* at, const char* end, uint64_t& number) {
+    for (; end - at >= 8; at += 8) {
+        const uint64_t digits = word_at(at) ^ 0x3030303030303030u;  // 0 to 9, if they are
+        if ((((digits + 0x7676767676767676u) | digits) & 0x8080808080808080u) != 0) break;
+        number = 100000000 * number + static_cast<uint64_t>(join_digits(at, 8));
+    }
+    for (; at != end && static_cast<unsigned char>(*at - '0') < 10; ++at) {
+        number = 10 * number + static_cast<uint64_t>(*at - '0');
+    }
+    return at;
+}
+
 // A number as most are written: up to eight digits, up to eight more behind a point, no exponent.
 struct PlainNumber {
     int64_t mantissa;

@@ -160,7 +160,7 @@ inline const char* read_number(const char* at, const char* end, Number& number) 
     if (*at == '0') {
         if (is_digit(++at, end)) return nullptr;
     } else {
-        for (; is_digit(at, end); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+        at = read_digits(at, end, mantissa);
     }
     auto n_digits = at - digits;
     const bool has_fraction = at != end && *at == '.', has_exponent = at != end && (*at | 0x20) == 'e';
@@ -175,7 +175,7 @@ inline const char* read_number(const char* at, const char* end, Number& number) 
     int64_t exponent = 0;
     if (has_fraction) {
         const char* fraction = ++at;
-        for (; is_digit(at, end); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+        at = read_digits(fraction, end, mantissa);
         if (at == fraction) return nullptr;
         exponent = fraction - at;
         n_digits -= exponent;  // leading zeros count too: they cost no more than the slower way
