@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "decimal.hpp"
+#include "digits.hpp"
 #include "hashing.hpp"
 #include "records.hpp"
 #include "text_label.hpp"
@@ -117,9 +118,15 @@ class LineReader : public EventReader {
 
     // The number that is a whole token; nullptr if it is none.
     static At read_value(At at, At end, double& value) {
-        Spelling spelling;
-        at = read_decimal(at, end, value, spelling);
-        return spelling == Spelling::kNumber && (at == end || ends_token(*at)) ? at : nullptr;
+        PlainNumber plain;
+        Spelling spelling = Spelling::kNumber;
+        At behind = read_plain_number(at, end, plain);
+        if (behind != nullptr) {
+            value = plain.value();
+        } else {
+            behind = read_decimal(at, end, value, spelling);
+        }
+        return spelling == Spelling::kNumber && (behind == end || ends_token(*behind)) ? behind : nullptr;
     }
 
     // Whether VW would read (a beginning of) this category as a number, or might.
