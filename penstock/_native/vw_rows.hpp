@@ -10,6 +10,7 @@
 #include <limits>
 #include <string_view>
 
+#include "bytes.hpp"
 #include "decimal.hpp"
 #include "digits.hpp"
 #include "hashing.hpp"
@@ -151,6 +152,11 @@ class LineReader : public EventReader {
     static bool ends_token(char c) { return c == ' ' || c == '\t' || c == ':' || c == '|'; }
 
     static At token_end(At at, At end) {
+        for (; end - at >= 16; at += 16) {
+            const Bytes bytes = bytes_at(at);
+            const uint32_t ends = highest_bits((bytes == ' ') | (bytes == '\t') | (bytes == ':') | (bytes == '|'));
+            if (ends != 0) return at + __builtin_ctz(ends);
+        }
         while (at != end && !ends_token(*at)) ++at;
         return at;
     }
