@@ -46,10 +46,7 @@ struct Events {
 // Where a record lies. Behind its end may be more, up to `limit`: that can be read, a few bytes at a time, but must
 // not count.
 struct Record {
-    const char *begin = nullptr, *end = nullptr, *limit = nullptr;
-
-    Record() = default;
-    Record(const char* begin, const char* end, const char* limit) : begin(begin), end(end), limit(limit) {}
+    const char *begin, *end, *limit;
 };
 
 class EventReader {

@@ -44,8 +44,9 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
         void clear()
 
     cppclass Record:
-        Record()
-        Record(const char* begin, const char* end, const char* limit)
+        const char* begin
+        const char* end
+        const char* limit
 
     cppclass EventReader:
         Events events

@@ -57,8 +57,7 @@ cdef class Records:
             Numbers of the records read, and of those that somebody else has to look at; together they are n.
         """
         cdef vector[Record] places
-        cdef const char* first
-        cdef const char* last
+        cdef Record place
         cdef EventReader* reader = self._reader.get()
         if self._is_busy:
             return None
@@ -68,9 +67,9 @@ cdef class Records:
             if type(record) is tuple:
                 _add_spans(record[0], record[1], places)
             elif type(record) is bytes:
-                first = PyBytes_AS_STRING(record)
-                last = first + PyBytes_GET_SIZE(record)
-                places.push_back(Record(first, last, last))
+                place.begin = PyBytes_AS_STRING(record)
+                place.end = place.limit = place.begin + PyBytes_GET_SIZE(record)
+                places.push_back(place)
             else:
                 raise TypeError(f"expected bytes, got {type(record).__name__}")
         self._is_busy = True
@@ -118,13 +117,17 @@ cdef int _add_spans(bytes block, const int64_t[:, ::1] spans, vector[Record]& pl
     cdef Py_ssize_t i
     cdef Py_ssize_t size = PyBytes_GET_SIZE(block)
     cdef const char* first = PyBytes_AS_STRING(block)
+    cdef Record place
+    place.limit = first + size
     if spans.shape[1] != 2:
         raise ValueError(f"expected spans of shape (m, 2), got (m, {spans.shape[1]})")
     places.reserve(places.size() + spans.shape[0])
     for i in range(spans.shape[0]):
         if not 0 <= spans[i, 0] <= spans[i, 1] <= size:
             raise ValueError(f"bytes {spans[i, 0]} to {spans[i, 1]} are not in a block of {size}")
-        places.push_back(Record(first + spans[i, 0], first + spans[i, 1], first + size))
+        place.begin = first + spans[i, 0]
+        place.end = first + spans[i, 1]
+        places.push_back(place)
     return 0
 
 
