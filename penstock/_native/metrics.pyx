@@ -385,7 +385,7 @@ def score_binary(
     That is `summarise_binary`, `remember`, `add_classified` (twice: without growth, and with it) and
     `add_scores`. If an event cannot be used, nothing is written.
     """
-    cdef Py_ssize_t i, n = labels.shape[0], size = ring.shape[0], start = 0, kept = 0, left = 0, slot, bad
+    cdef Py_ssize_t i, n = labels.shape[0], size = ring.shape[0], start = 0, kept = 0, left = 0, lost, slot, bad
     cdef int what = USABLE
     cdef Block block
     if not n == predictions.shape[0] == weights.shape[0]:
@@ -397,7 +397,6 @@ def score_binary(
     if histogram.shape[0] != 2 or histogram.shape[1] != _AUC_BINS:
         raise ValueError("the histogram is not one of scores")
     block.follow(ring[(n_before - 1) % size, <int>LABEL] if n_before else -1.0)
-    slot = n_before % size
     with nogil:
         if not all_usable(&predictions[0], &labels[0], &weights[0], n, &left):
             bad = first_unusable(&predictions[0], &labels[0], &weights[0], n, &what)
@@ -408,8 +407,13 @@ def score_binary(
             judge(block)
             place(block)
             add_block(block, &sums[0], &fading_sums[0], growth, &histogram[0, 0])
-            for i in range(max(left - size, 0), block.n):  # what would be overwritten at once is not written
-                block.write_row(i, &ring[(slot + kept + i) % size, 0])
+            lost = min(max(left - size, 0), block.n)  # what would be overwritten at once is not written
+            slot = (n_before % size + kept + lost) % size
+            for i in range(lost, block.n):
+                block.write_row(i, &ring[slot, 0])
+                slot += 1
+                if slot == size:
+                    slot = 0
             kept += block.n
             left -= block.n
             start += BLOCK
