@@ -12,7 +12,7 @@ import orjson
 
 from penstock._native.features import encode_rows
 from penstock.codecs.fields import Fields, sifted
-from penstock.codecs.values import path_of, read_id, read_time, read_weight
+from penstock.codecs.values import labels_at_once, path_of, read_id, read_time, read_weight
 from penstock.errors import BadRecord, DataError
 from penstock.events import Batch, Row
 from penstock.sources.base import Chunk, Position
@@ -47,9 +47,11 @@ def chunk_of(
     """
     n = len(rows)
     bad: dict[int, BadRecord] = {}
+    given = [None] * n if labels is None else labels
+    at_once = labels_at_once(fields.task, given) if fields.classes is None else None
     columns: list[Any] = [
         rows,
-        _read([None] * n if labels is None else labels, fields.label_reader(), bad),
+        _read(given, fields.label_reader(), bad) if at_once is None else at_once,
         _read(weights, partial(read_weight, text=False, path=path_of(fields.weight or "weight")), bad),
         _read(times, partial(read_time, text=False, path=path_of(fields.time or "time")), bad),
         _read(ids, partial(read_id, path=path_of(fields.id or "id")), bad),
