@@ -123,7 +123,7 @@ constexpr Share share_of(bool label, bool predicted, int previous) {
     return share;
 }
 
-// By label, predicted and previous, as `place` numbers them.
+// Of label, predicted and previous, as `place` numbers them.
 static constexpr Share SHARES[] = {
     share_of(0, 0, -1), share_of(1, 0, -1), share_of(0, 1, -1), share_of(1, 1, -1),
     share_of(0, 0, 0),  share_of(1, 0, 0),  share_of(0, 1, 0),  share_of(1, 1, 0),
@@ -167,6 +167,7 @@ struct Block {
     }
 };
 
+// What each event loses.
 PENSTOCK_WIDE
 static void judge(Block& block) {
     const double *labels = block.labels(), *scores = block.scores;
@@ -178,6 +179,7 @@ static void judge(Block& block) {
     for (ptrdiff_t i = 0; i < block.n; i++) block.loglosses[i] = -logarithm(block.loglosses[i]);
 }
 
+// Where each event is counted, and what it adds to the sums.
 PENSTOCK_WIDE
 static void place(Block& block) {
     const double *labels = block.labels(), *scores = block.scores;
