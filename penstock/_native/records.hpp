@@ -54,6 +54,8 @@ class EventReader {
 
     virtual ~EventReader() = default;
 
+    virtual void clear() { events.clear(); }
+
     void read(const std::string_view* records, size_t n) {
         for (size_t i = 0; i < n; ++i) {
             const size_t n_entries = events.indices.size();

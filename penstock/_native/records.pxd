@@ -39,6 +39,7 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
 
     cppclass EventReader:
         Events events
+        void clear()
         void read(const string_view* records, size_t n) except +
 
 

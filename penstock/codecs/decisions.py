@@ -44,6 +44,7 @@ __all__ = [
     "Records",
     "decoded_json",
     "dumped",
+    "keys_of",
     "read_propensity",
     "rejected",
     "spans",
@@ -210,7 +211,7 @@ class Decisions:
             arms=arms,
             actions=actions,
             action_rows=action_rows,
-            keys=np.array([key_of(name, self._pipeline) for name in names], dtype=np.uint64),
+            keys=keys_of(names, self._pipeline),
         )
         logged = Logged(
             offers=offers,
@@ -225,6 +226,11 @@ class Decisions:
 
 def _number(entry: tuple[int, BadRecord]) -> int:
     return entry[0]
+
+
+def keys_of(names: Sequence[str], pipeline: str) -> NDArray[np.uint64]:
+    """Return the number of each decision; see `penstock.decisions.key_of`."""
+    return np.array([key_of(name, pipeline) for name in names], dtype=np.uint64)
 
 
 def rejected(error: BadRecord, where: str, data: bytes, after: int) -> Rejected:
