@@ -4,8 +4,9 @@ import numpy as np
 
 from penstock.events import Features
 
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcmp
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 from penstock._native.records cimport EventReader, Events, Records, column, copy, string_view
@@ -27,6 +28,7 @@ cdef extern from "dsjson_rows.hpp" namespace "penstock::dsjson" nogil:
         vector[int64_t] action_ends
         vector[int64_t] offer_ends
         vector[string_view] arms
+        vector[uint32_t] arm_hashes
         vector[int64_t] chosen
         vector[double] propensities
 
@@ -34,6 +36,11 @@ cdef extern from "dsjson_rows.hpp" namespace "penstock::dsjson" nogil:
         vector[string] arm
         Decisions decisions
         _DecisionReader() except +
+
+
+cdef enum:
+    KNOWN_ARMS = 1 << 12  # a power of two
+    LONGEST_KNOWN = 256  # bytes
 
 
 cdef class DecisionReader(Records):
@@ -49,9 +56,12 @@ cdef class DecisionReader(Records):
         Names that lead to the identity of an action; if there are none, it is the action's number, from 1.
     """
 
+    cdef list _known  # identities by their hashes: those of a stream are the same few over and over
+
     def __init__(self, *, arm=()):
         cdef _DecisionReader* reader = new _DecisionReader()
         self._reader.reset(reader)
+        self._known = [""] * KNOWN_ARMS
         for name in arm:
             reader.arm.push_back(name.encode(errors="surrogatepass"))  # what no line can hold is found in none
 
@@ -62,7 +72,7 @@ cdef class DecisionReader(Records):
         return (
             _matrix(decisions.contexts, decisions.context_ends),
             _starts(decisions.offer_ends),
-            _arms(decisions),
+            self._arms(decisions),
             _matrix(decisions.actions, decisions.action_ends),
             column(decisions.chosen.data(), n, np.int64),
             column(decisions.propensities.data(), n, np.float64),
@@ -74,6 +84,35 @@ cdef class DecisionReader(Records):
             column(events.kept.data(), n, np.int64),
             column(events.declined.data(), events.declined.size(), np.int64),
         )
+
+    cdef object _arms(self, Decisions* decisions):
+        cdef Py_ssize_t i, size
+        cdef int64_t start = 0
+        cdef list names = []
+        cdef list numbers = []
+        if decisions.arms.size():
+            for i in range(<Py_ssize_t>decisions.arms.size()):
+                names.append(self._arm(decisions.arms[i], decisions.arm_hashes[i] & (KNOWN_ARMS - 1)))
+        else:
+            for end in decisions.offer_ends:
+                size = end - start
+                numbers += [str(number) for number in range(len(numbers) + 1, size + 1)]
+                names += numbers[:size]
+                start = end
+        arms = np.empty(len(names), object)
+        arms[:] = names
+        return arms
+
+    cdef str _arm(self, string_view text, Py_ssize_t slot):
+        cdef str name = self._known[slot]
+        cdef Py_ssize_t size = 0
+        cdef const char* data = PyUnicode_AsUTF8AndSize(name, &size)
+        if size != <Py_ssize_t>text.size() or memcmp(data, text.data(), size) != 0:
+            name = _text(text)
+            if text.size() <= LONGEST_KNOWN:
+                self._known[slot] = name
+        return name
+
 
 
 cdef object _matrix(Entries& entries, vector[int64_t]& ends):
@@ -91,25 +130,6 @@ cdef object _starts(vector[int64_t]& ends):
     starts = np.zeros(ends.size() + 1, np.int64)
     copy(starts[1:], ends.data(), ends.size() * sizeof(int64_t))
     return starts
-
-
-cdef object _arms(Decisions* decisions):
-    cdef Py_ssize_t i, j
-    cdef Py_ssize_t n = decisions.offer_ends.size()
-    cdef int64_t start = 0
-    cdef list names = []
-    cdef list numbers = []
-    if decisions.arms.size():
-        names = [_text(name) for name in decisions.arms]
-    else:
-        for i in range(n):
-            j = decisions.offer_ends[i] - start
-            numbers += [str(number) for number in range(len(numbers) + 1, j + 1)]
-            names += numbers[:j]
-            start = decisions.offer_ends[i]
-    arms = np.empty(len(names), object)
-    arms[:] = names
-    return arms
 
 
 cdef inline str _text(string_view text):

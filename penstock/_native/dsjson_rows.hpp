@@ -16,6 +16,7 @@
 #include "dsjson_names.hpp"
 #include "entries.hpp"
 #include "hashing.hpp"
+#include "iso_time.hpp"
 #include "json_values.hpp"
 #include "records.hpp"
 
@@ -35,13 +36,14 @@ struct Decisions {
     std::vector<int64_t> action_ends;     // of each offered action in `actions`
     std::vector<int64_t> offer_ends;      // of each decision among the offered actions
     std::vector<std::string_view> arms;   // of each offered action; none at all where they go by their numbers
+    std::vector<uint32_t> arm_hashes;
     std::vector<int64_t> chosen;
     std::vector<double> propensities;
 
     void clear() {
         if (std::max(contexts.size(), actions.size()) > kMaxSpare) *this = Decisions();
         contexts.truncate(0), actions.truncate(0), context_ends.clear(), action_ends.clear(), offer_ends.clear();
-        arms.clear(), chosen.clear(), propensities.clear();
+        arms.clear(), arm_hashes.clear(), chosen.clear(), propensities.clear();
     }
 };
 
@@ -78,6 +80,7 @@ class DecisionReader : public EventReader {
         decisions.actions.truncate(n_actions);
         decisions.action_ends.resize(n_offered);
         decisions.arms.resize(n_arms);
+        decisions.arm_hashes.resize(n_arms);
         return false;
     }
 
@@ -238,7 +241,9 @@ class DecisionReader : public EventReader {
         if (arm.empty()) return true;
         const bool is_word = arm_.kind == Scalar::kText || arm_.kind == Scalar::kTrue || arm_.kind == Scalar::kFalse;
         if ((!is_word && !arm_.is_integer()) || arm_.text.empty()) return false;
-        decisions.arms.push_back(arm_.text);
+        const std::string_view text = arm_.text;
+        decisions.arms.push_back(text);
+        decisions.arm_hashes.push_back(murmur(reinterpret_cast<const unsigned char*>(text.data()), text.size(), 0));
         return true;
     }
 
@@ -271,7 +276,9 @@ class DecisionReader : public EventReader {
         if (moment.is_number()) {
             time = moment.number;
         } else if (moment.kind == Scalar::kText) {
-            events.dates.emplace_back(static_cast<int64_t>(events.kept.size()), moment.text);
+            if (!read_utc(moment.text, time)) {
+                events.dates.emplace_back(static_cast<int64_t>(events.kept.size()), moment.text);
+            }
         } else if (!moment.is_absent()) {
             return false;
         }
@@ -288,10 +295,7 @@ class DecisionReader : public EventReader {
     // Whether the last n identities are. Those that hash alike are declined, be they different or not.
     bool are_different(size_t n) {
         if (arm.empty()) return true;
-        hashes_.clear();
-        for (auto name = decisions.arms.end() - static_cast<ptrdiff_t>(n); name != decisions.arms.end(); ++name) {
-            hashes_.push_back(murmur(reinterpret_cast<const unsigned char*>(name->data()), name->size(), 0));
-        }
+        hashes_.assign(decisions.arm_hashes.end() - static_cast<ptrdiff_t>(n), decisions.arm_hashes.end());
         std::sort(hashes_.begin(), hashes_.end());
         return std::adjacent_find(hashes_.begin(), hashes_.end()) == hashes_.end();
     }

@@ -29,7 +29,7 @@ from penstock._native.features import encode_rows
 from penstock.codecs.base import Framer, Where, utf8_error
 from penstock.codecs.framing import Lines
 from penstock.codecs.values import read_id, read_number, read_time, read_weight
-from penstock.decisions import Logged, Offers, key_of
+from penstock.decisions import Logged, Offers, keys_of
 from penstock.errors import BadRecord
 from penstock.events import Features, Row
 from penstock.feedback import actions_of, plain
@@ -44,7 +44,6 @@ __all__ = [
     "Records",
     "decoded_json",
     "dumped",
-    "keys_of",
     "read_propensity",
     "rejected",
     "spans",
@@ -226,11 +225,6 @@ class Decisions:
 
 def _number(entry: tuple[int, BadRecord]) -> int:
     return entry[0]
-
-
-def keys_of(names: Sequence[str], pipeline: str) -> NDArray[np.uint64]:
-    """Return the number of each decision; see `penstock.decisions.key_of`."""
-    return np.array([key_of(name, pipeline) for name in names], dtype=np.uint64)
 
 
 def rejected(error: BadRecord, where: str, data: bytes, after: int) -> Rejected:

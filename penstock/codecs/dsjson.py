@@ -19,7 +19,6 @@ from penstock.codecs.decisions import (
     Records,
     decoded_json,
     dumped,
-    keys_of,
     read_propensity,
     spans,
 )
@@ -27,7 +26,7 @@ from penstock.codecs.declined import with_dates
 from penstock.codecs.spans import LineSpans, Spans
 from penstock.codecs.values import class_name, path_of, read_id, read_number, read_time
 from penstock.codecs.woven import lazy_rows, woven
-from penstock.decisions import Logged, Offers
+from penstock.decisions import Logged, Offers, keys_of
 from penstock.errors import BadRecord
 from penstock.events import Row
 from penstock.feedback import DecisionEvent, RewardEvent
