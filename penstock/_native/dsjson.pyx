@@ -114,7 +114,6 @@ cdef class DecisionReader(Records):
         return name
 
 
-
 cdef object _matrix(Entries& entries, vector[int64_t]& ends):
     cdef size_t n = entries.size()
     return Features(

@@ -54,8 +54,6 @@ class EventReader {
 
     virtual ~EventReader() = default;
 
-    virtual void clear() { events.clear(); }
-
     void read(const std::string_view* records, size_t n) {
         for (size_t i = 0; i < n; ++i) {
             const size_t n_entries = events.indices.size();
@@ -68,6 +66,8 @@ class EventReader {
             }
         }
     }
+
+    virtual void clear() { events.clear(); }
 
   private:
     // Appends one event but for `kept` and `ends`; or returns false, having appended entries at most.

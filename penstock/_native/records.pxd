@@ -38,8 +38,8 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
         void clear()
 
     cppclass EventReader:
-        Events events
         void clear()
+        Events events
         void read(const string_view* records, size_t n) except +
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
@@ -34,14 +35,17 @@ def lazy_rows(
         Of the records.
     read : callable
     """
-    rows = Lazy(len(numbers), lambda events: [read(int(numbers[i])) for i in events])
+    firsts: list[int] = starts.tolist()
+    pairs = Lazy(len(numbers), lambda events: [read(int(numbers[i])) for i in events])
 
-    def actions(entries: Sequence[int]) -> list[Row]:
-        events = np.searchsorted(starts, entries, side="right") - 1
-        places = entries - starts[events]
-        return [rows[i][1][j] for i, j in zip(events.tolist(), places.tolist(), strict=True)]
+    def action_row(entry: int) -> Row:
+        event = bisect_right(firsts, entry) - 1
+        return pairs[event][1][entry - firsts[event]]
 
-    return Lazy(len(numbers), lambda events: [rows[i][0] for i in events]), Lazy(int(starts[-1]), actions)
+    return (
+        Lazy(len(numbers), lambda events: [pairs[i][0] for i in events]),
+        Lazy(firsts[-1], lambda entries: [action_row(entry) for entry in entries]),
+    )
 
 
 def woven(
