@@ -51,7 +51,7 @@ _REACTIONS: Final = {
 _KINDS: Final[Mapping[str, LossKind]] = {"error": "error", "logloss": "logloss"}
 
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
-_UNWATCHED_TICKS: Final = 16  # learned at one go: what is known of 4,096 events fits into a cache
+_TICKS: Final = 16  # at one go: what is known of 4,096 events fits into a cache
 
 
 class _Blame:
@@ -151,15 +151,16 @@ class Engine:
             If a learner fails on an event; the engine must not be used any further.
         """
         notices: list[Notice] = []
-        for part in self._cut(self._numbered(batch), self._stride()):
-            self._learn(part)
-            if self.n_events % self.pipeline.tick == 0:
-                notices += self._end_tick()
+        for part in self._cut(self._numbered(batch), self._stride):
+            notices += self._progress(part)
         return notices
 
     def ticks(self, batch: Batch) -> Iterator[Batch]:
-        """Cut a batch where ticks end. Each part has to be progressed over before the next is asked for."""
-        return self._cut(batch, self.pipeline.tick)
+        """Cut a batch where something may happen: where ticks end, unless nothing waits for that.
+
+        Each part has to be progressed over before the next is asked for.
+        """
+        return self._cut(batch, self._step)
 
     def _cut(self, batch: Batch, step: int) -> Iterator[Batch]:
         """Cut a batch wherever the number of events is divisible by `step`."""
@@ -169,14 +170,40 @@ class Engine:
             yield batch if stop - start == len(batch) else batch.slice(start, stop)
             start = stop
 
+    @property
     def _stride(self) -> int:
-        """How many events are learned at one go: a tick, or several if nothing can happen between them.
+        """How many events are scored at one go: of many classes, and so large predictions, only a tick."""
+        return self.pipeline.tick * (_TICKS if self.task.kind == "binary" else 1)
 
-        Of many classes, and so large predictions, one tick is enough at a time.
-        """
+    @property
+    def _step(self) -> int:
+        """How many events are learned at one go: a tick, or all that are scored if nothing waits for its end."""
         waits = self._watched or self._inputs or self._replay is not None or self.shadow is not None
         waits = waits or self._anchors is not None or any(lane.watched for lane in self._lanes.values())
-        return self.pipeline.tick * (1 if waits or self.task.kind != "binary" else _UNWATCHED_TICKS)
+        return self.pipeline.tick if waits else self._stride
+
+    def _progress(self, batch: Batch) -> list[Notice]:
+        """Progress over events that are scored at one go: baselines first, for they look at labels only."""
+        notices: list[Notice] = []
+        n_before = self.n_events
+        made: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self._lanes}
+        expected: list[NDArray[np.float64]] = []
+        for name, (learner, scores) in self._baselines.items():
+            with self._blaming(f"baseline `{name}`", len(batch)):
+                expected.append(learner.progress(batch))
+                scores.update(expected[-1], batch.labels, batch.weights)
+        start = 0
+        for part in self._cut(batch, self._step):
+            for name, predictions in self._learn(part, expected[0][start : start + len(part)]).items():
+                made[name].append(predictions)
+            start += len(part)
+            if self.n_events % self.pipeline.tick == 0:
+                notices += self._end_tick()
+        for name, parts in made.items():
+            with _Blame(f"learner `{name}`", n_before, len(batch)):
+                predictions = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                self._lanes[name].metrics.update(predictions, batch.labels, batch.weights)
+        return notices
 
     def _numbered(self, batch: Batch) -> Batch:
         """Replace class names by their numbers, in the order of first sighting."""
@@ -196,13 +223,17 @@ class Engine:
             np.array([numbers[name] for name in batch.labels.tolist()], dtype=np.float64)
         )
 
-    def _learn(self, batch: Batch) -> None:
-        """Progress over events that lie within one tick."""
+    def _learn(self, batch: Batch, expected: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Progress over events that lie within one tick; return what each learner predicted.
+
+        `expected` is what the first baseline did, who knows nothing of the features.
+        """
         counted = batch.weights > 0.0
         judged = None if counted.all() else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
         n_offered = self._replay.n_offered if self._replay is not None else 0
         learned, aside = self._set_aside(batch, counted)
+        made: dict[str, NDArray[np.float64]] = {}
         losses: dict[str, NDArray[np.float64]] = {}
         renewing: dict[str, NDArray[np.float64]] = {}  # losses of those whose weights serving is to get
         done = progressed({name: lane.learner for name, lane in self._lanes.items()}, learned)
@@ -210,11 +241,11 @@ class Engine:
             with self._blaming(f"learner `{name}`", len(batch)):
                 predictions = done[name].result() if name in done else lane.learner.progress(learned)
                 self._require_finite(predictions)
-                lane.metrics.update(predictions, batch.labels, batch.weights)
-            if judged is not None:
-                predictions = predictions[judged]
-            if self._can_judge:
-                losses[name] = self._losses(predictions, events)
+                made[name] = predictions
+                if judged is not None:
+                    predictions = predictions[judged]
+                if self._can_judge:
+                    losses[name] = self._losses(predictions, events)
             for watched in lane.watched:
                 if watched.rule.on == "prediction":
                     values = predictions if predictions.ndim == 1 else predictions.max(axis=1, initial=0.0)
@@ -247,14 +278,8 @@ class Engine:
         for inputs in self._inputs:
             with self._blaming(f"detector `{inputs.rule.kind}`", len(batch)):
                 inputs.update(events, judged, self.n_events)
-        prior: NDArray[np.float64] | None = None
-        for name, (learner, scores) in self._baselines.items():
-            with self._blaming(f"baseline `{name}`", len(batch)):
-                predictions = learner.progress(batch)
-                scores.update(predictions, batch.labels, batch.weights)
-            if self.shadow is not None and prior is None and self._can_judge:
-                prior = self._losses(predictions if judged is None else predictions[judged], events)
-        if self.shadow is not None and prior is not None:
+        if self.shadow is not None and self._can_judge:
+            prior = self._losses(expected if judged is None else expected[judged], events)
             lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
             slices = [guarded.outside(events) for guarded in self._guards]
             with self._blaming("a frozen model", len(batch)):
@@ -275,6 +300,7 @@ class Engine:
         if self.task.kind == "regression":
             self._scale.update(events.labels)
         self.n_events += len(batch)
+        return made
 
     def _set_aside(self, batch: Batch, counted: NDArray[np.bool_]) -> tuple[Batch, NDArray[np.bool_] | None]:
         """Keep anchors of the batch: return it with weight 0 for them, and which of its events they are.

@@ -214,6 +214,7 @@ class Batch:
         (1, (2,))
         """
         from penstock._native.features import encode_rows
+        from penstock._native.plain import numbers
 
         n = len(rows)
         if labels is None:
@@ -221,7 +222,8 @@ class Batch:
         elif len(labels) and isinstance(labels[0], str):
             label_column = np.array(labels, dtype=object)
         else:
-            label_column = np.array(labels, dtype=np.float64)
+            column = numbers(labels)
+            label_column = np.array(labels, dtype=np.float64) if column is None else column
         weight_column = np.ones(n) if weights is None else np.array(weights, dtype=np.float64)
         for name, column in (("labels", label_column), ("weights", weight_column)):
             if column.shape != (n,):

@@ -365,7 +365,7 @@ def _no_sums(task: Task) -> Floats:
         sums = np.zeros(native.NUMBER_SUMS)
         sums[native.NUMBER_SCALE] = 1.0
     else:
-        sums = np.zeros(native.CLASSES + (6 if task.kind == "binary" else 0))
+        sums = np.zeros(native.BINARY_SUMS if task.kind == "binary" else native.CLASSES)
         sums[native.SCALE] = 1.0
     return sums
 

@@ -1,5 +1,6 @@
 """The baselines' passes over a batch: what was known before each event, and what is known after the last."""
 
+from libc.math cimport fabs
 from libc.stdint cimport int64_t
 
 
@@ -65,10 +66,11 @@ def of_ones(const double[::1] last, const double[::1] share, double least, doubl
     That is taken to be at least `least`; before the first label, 0.5 is written.
     """
     cdef Py_ssize_t i
-    cdef double again
+    cdef double again, p
     if not (last.shape[0] == share.shape[0] == out.shape[0]):
         raise ValueError("last, share and out differ in length")
     with nogil:
         for i in range(last.shape[0]):
             again = share[i] if share[i] > least else least
-            out[i] = again if last[i] > 0.0 else (1.0 - again if last[i] == last[i] else 0.5)
+            p = fabs(1.0 - last[i] - again)  # labels alternate as they like: a branch would be mispredicted
+            out[i] = p if p == p else 0.5

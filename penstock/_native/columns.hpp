@@ -48,14 +48,15 @@ class ColumnsReader {
   public:
     std::vector<Column> columns;
     std::vector<int64_t> ends;
-    std::vector<uint32_t> indices;
-    std::vector<double> values;
+    uint32_t* indices = nullptr;  // of entries: there is room for one of every column in every row
+    double* values = nullptr;
+    int64_t n_entries = 0;
     std::vector<int64_t> kept;
     std::vector<int64_t> declined;  // rows with something that cannot be a feature
 
     void read(int64_t n) {
         for (int64_t row = 0; row < n; ++row) {
-            const size_t before = indices.size();
+            const int64_t before = n_entries;
             bool is_good = true;
             for (Column& column : columns) {
                 if (column.is_null(row)) continue;
@@ -66,10 +67,9 @@ class ColumnsReader {
             }
             if (is_good) {
                 kept.push_back(row);
-                ends.push_back(static_cast<int64_t>(indices.size()));
+                ends.push_back(n_entries);
             } else {
-                indices.resize(before);
-                values.resize(before);
+                n_entries = before;
                 declined.push_back(row);
             }
         }
@@ -97,8 +97,7 @@ class ColumnsReader {
             default: {
                 uint32_t hash;
                 if (!hash_text(column, i, column.index, hash)) return false;
-                indices.push_back(hash);
-                values.push_back(1.0);
+                add_entry(hash, 1.0);
                 return true;
             }
         }
@@ -127,8 +126,7 @@ class ColumnsReader {
             column.known[at] = hash_text(*column.dictionary, i, column.index, column.hashes[at]) ? 1 : 2;
         }
         if (column.known[at] == 2) return false;
-        indices.push_back(column.hashes[at]);
-        values.push_back(1.0);
+        add_entry(column.hashes[at], 1.0);
         return true;
     }
 
@@ -150,11 +148,14 @@ class ColumnsReader {
 
     bool add_number(double value, uint32_t index) {
         if (!(std::fabs(value) <= 1e18)) return false;  // also NaN
-        if (value != 0.0) {
-            indices.push_back(index);
-            values.push_back(value);
-        }
+        if (value != 0.0) add_entry(index, value);
         return true;
+    }
+
+    void add_entry(uint32_t index, double value) {
+        indices[n_entries] = index;
+        values[n_entries] = value;
+        ++n_entries;
     }
 
     static constexpr uint64_t kMaxInteger = 1'000'000'000'000'000'000;

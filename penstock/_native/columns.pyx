@@ -39,8 +39,9 @@ cdef extern from "columns.hpp" namespace "penstock" nogil:
         ColumnsReader() except +
         vector[Column] columns
         vector[int64_t] ends
-        vector[uint32_t] indices
-        vector[double] values
+        uint32_t* indices
+        double* values
+        int64_t n_entries
         vector[int64_t] kept
         vector[int64_t] declined
         void read(int64_t n) except +
@@ -139,17 +140,19 @@ def encode_columns(names, columns, Py_ssize_t n):
             column.n_words = n_words
             column.known.resize(n_words)
             column.hashes.resize(n_words)
-    reader.indices.reserve(n * m)
-    reader.values.reserve(n * m)
+    cdef uint32_t[::1] indices = np.empty(n * m + 1, np.uint32)  # one more: there has to be a first one
+    cdef double[::1] values = np.empty(n * m + 1, np.float64)
+    reader.indices = &indices[0]
+    reader.values = &values[0]
     with nogil:
         reader.read(n)
     indptr = np.zeros(reader.kept.size() + 1, np.int64)
     copy(indptr[1:], reader.ends.data(), reader.ends.size() * sizeof(int64_t))
     features = Features(
         indptr,
-        copied(reader.indices.data(), reader.indices.size(), np.uint32),
-        copied(reader.values.data(), reader.values.size(), np.float64),
-        np.zeros(reader.indices.size(), np.uint32),
+        indices.base[: reader.n_entries],
+        values.base[: reader.n_entries],
+        np.zeros(reader.n_entries, np.uint32),
     )
     return (
         features,

@@ -23,7 +23,7 @@ cdef extern from "csv_rows.hpp" namespace "penstock" nogil:
         flag has_id
         char delimiter
         vector[TableColumn] columns
-        vector[string] missing
+        void add_missing(const string& text)
 
     cppclass TableReader(EventReader):
         Table table
@@ -80,6 +80,6 @@ cdef class CellReader(Records):
         uses = [use for _, use in columns]
         table.has_weight, table.has_time, table.has_id = "weight" in uses, "time" in uses, "id" in uses
         for cell in missing:
-            table.missing.push_back(cell.encode())
+            table.add_missing(cell.encode())
         self._has_ids = table.has_id
         self._has_classes = table.label.labels == Labels.kMulticlass

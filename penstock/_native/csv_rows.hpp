@@ -12,8 +12,10 @@
 #include <string_view>
 #include <vector>
 
+#include "bytes.hpp"
 #include "csv_text.hpp"
 #include "decimal.hpp"
+#include "digits.hpp"
 #include "hashing.hpp"
 #include "records.hpp"
 #include "text_label.hpp"
@@ -23,19 +25,9 @@ namespace penstock {
 // What the cells of a column are for. The first four are the kinds of columns of `text.encode_cells`.
 enum class Use : int { kAuto, kNumber, kCategory, kLeftOut, kLabel, kWeight, kTime, kId };
 
-// A short category that was seen in a column: its bytes, and what they came to.
-struct Category {
-    uint64_t bytes = 0;
-    uint32_t length = 0;  // 0: none yet
-    uint32_t index = 0;
-};
-
-constexpr int kCategoryBits = 8;  // of the number of categories kept of a column: 4 KiB
-
 struct TableColumn {
     uint32_t index = 0;  // hash of the name
     Use use = Use::kAuto;
-    std::vector<Category> known = std::vector<Category>(size_t{1} << kCategoryBits);
 };
 
 struct Table {
@@ -44,6 +36,19 @@ struct Table {
     char delimiter = ',';            // no letter, digit, sign, point or quote, and no line end
     std::vector<TableColumn> columns;
     std::vector<std::string> missing;
+    uint64_t missing_sizes = 0;      // a bit for each of theirs, the last one for all that are longer
+
+    void add_missing(const std::string& text) {
+        missing.push_back(text);
+        missing_sizes |= bit_of(text.size());
+    }
+
+    PENSTOCK_INLINE bool is_missing(std::string_view text) const {
+        return (missing_sizes & bit_of(text.size())) != 0 &&
+               std::find(missing.begin(), missing.end(), text) != missing.end();
+    }
+
+    static uint64_t bit_of(size_t size) { return uint64_t{1} << std::min(size, size_t{63}); }
 };
 
 class TableReader : public EventReader {
@@ -53,74 +58,83 @@ class TableReader : public EventReader {
   private:
     using At = const char*;
 
-    bool read_record(At at, size_t length) override {
-        const At end = at + length - (length != 0 && at[length - 1] == '\r');
-        if (at == end || length > kLongestRecord) return false;
+    bool read_record(const Record& record) override {
+        At at = record.begin;
+        const auto length = static_cast<size_t>(record.end - at);
+        end_ = record.end - (length != 0 && record.end[-1] == '\r');
+        limit_ = record.limit;
+        if (at == end_ || length > kLongestRecord) return false;
         for (Word& cell : told_) cell = Word{};
         const size_t n_columns = table.columns.size();
         for (size_t i = 0; i < n_columns; ++i) {
             if (i != 0) {
-                if (at == end) return false;
+                if (at == end_) return false;
                 ++at;  // the delimiter
             }
-            at = read_cell(at, end, table.columns[i]);
+            at = read_cell(at, table.columns[i]);
             if (at == nullptr) return false;
         }
-        return n_columns != 0 && at == end && take_roles();
+        return n_columns != 0 && at == end_ && take_roles();
     }
 
-    // Where the cell ends: at a delimiter or at the end.
-    At read_cell(At at, At end, TableColumn& column) {
+    // Where the cell ends: at a delimiter or at the end. Most are short, and are seen to be what they are at one look.
+    PENSTOCK_INLINE At read_cell(At at, const TableColumn& column) {
+        if (limit_ - at >= kPlainBytes) {
+            if (column.use <= Use::kNumber && *at <= '9') {
+                PlainNumber number;
+                const At behind = read_plain_number(at, limit_, number);
+                if (behind != nullptr && is_end(behind)) {
+                    if (number.mantissa != 0 && !table.is_missing(text_between(at, behind))) {
+                        add(column.index, number.value());
+                    }
+                    return behind;
+                }
+            } else if (column.use == Use::kAuto && begins_word(at)) {
+                const At behind = find_delimiter(bytes_at(at), at, table.delimiter);
+                if (behind != nullptr && is_end(behind)) {
+                    const std::string_view text = text_between(at, behind);
+                    if (!table.is_missing(text)) add_category(column.index, text);
+                    return behind;
+                }
+            }
+        }
+        return read_odd_cell(at, column);
+    }
+
+    // Whether a cell can end here.
+    bool is_end(At at) const { return at < end_ ? *at == table.delimiter : at == end_; }
+
+    // Whether what begins here, of three bytes at least, can only be a category.
+    static bool begins_word(At at) {
+        auto is = [&](const char (&word)[4]) {
+            return (at[0] | 0x20) == word[0] && (at[1] | 0x20) == word[1] && (at[2] | 0x20) == word[2];
+        };
+        return static_cast<unsigned char>((*at | 0x20) - 'a') < 26 && !is("nan") && !is("inf");
+    }
+
+    __attribute__((noinline)) At read_odd_cell(At at, const TableColumn& column) {
         if (column.use <= Use::kNumber) {
             double value;
             Spelling spelling;
-            const At behind = read_decimal(at, end, value, spelling);
-            if (spelling == Spelling::kNumber && (behind == end || *behind == table.delimiter)) {
-                if (value != 0.0 && !is_missing(text_between(at, behind))) add(column.index, value);
+            const At behind = read_decimal(at, end_, value, spelling);
+            if (spelling == Spelling::kNumber && is_end(behind)) {
+                if (value != 0.0 && !table.is_missing(text_between(at, behind))) add(column.index, value);
                 return behind;
             }
         }
-        if (at != end && *at == '"') return read_quoted_cell(at + 1, end, column);
-        const At behind = read_bare_cell(at, end, table.delimiter);
-        if (behind == nullptr) return nullptr;
-        const std::string_view text = text_between(at, behind);
-        Category* known = nullptr;
-        uint64_t bytes = 0;
-        if (column.use <= Use::kCategory && text.size() - 1 < sizeof(bytes)) {
-            bytes = bytes_of(text, end);
-            known = &column.known[bytes * 0x9E3779B97F4A7C15u >> (64 - kCategoryBits)];
-            if (known->bytes == bytes && known->length == text.size()) {
-                add(known->index, 1.0);
-                return behind;
-            }
-        }
-        const size_t n_entries = events.indices.size();
-        if (!take(column, text, true)) return nullptr;
-        if (known != nullptr && is_category_) {
-            *known = Category{bytes, static_cast<uint32_t>(text.size()), events.indices[n_entries]};
-        }
-        return behind;
-    }
-
-    // Of eight bytes or fewer, the rest zeros; `end` is that of what may be read.
-    static uint64_t bytes_of(std::string_view text, At end) {
-        uint64_t bytes = 0;
-        const bool has_eight = end - text.data() >= static_cast<ptrdiff_t>(sizeof(bytes));
-        std::memcpy(&bytes, text.data(), has_eight ? sizeof(bytes) : text.size());
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        bytes = __builtin_bswap64(bytes);
-#endif
-        return bytes & ~uint64_t{0} >> (64 - 8 * text.size());
+        if (at != end_ && *at == '"') return read_quoted_cell(at + 1, column);
+        const At behind = read_bare_cell(at, end_, table.delimiter);
+        return behind != nullptr && take(column, text_between(at, behind), true) ? behind : nullptr;
     }
 
     // The opening quote lies before `at`.
-    At read_quoted_cell(At at, At end, TableColumn& column) {
+    At read_quoted_cell(At at, const TableColumn& column) {
         At first = at;
         bool is_copied = false;
         while (true) {
-            at = std::find(at, end, '"');
-            if (at == end) return nullptr;
-            if (at + 1 == end || at[1] != '"') break;
+            at = std::find(at, end_, '"');
+            if (at == end_) return nullptr;
+            if (at + 1 == end_ || at[1] != '"') break;
             if (!is_copied) scratch_.clear();
             is_copied = true;
             scratch_.append(first, ++at);  // one of the two
@@ -129,7 +143,7 @@ class TableReader : public EventReader {
         if (is_copied) scratch_.append(first, at);
         const std::string_view text = is_copied ? std::string_view(scratch_) : text_between(first, at);
         ++at;
-        if (at != end && *at != table.delimiter) return nullptr;
+        if (!is_end(at)) return nullptr;
         if (!is_utf8(text) || text.find('\0') != text.npos) return nullptr;
         return take(column, text, !is_copied) ? at : nullptr;
     }
@@ -138,14 +152,9 @@ class TableReader : public EventReader {
         return std::string_view(first, static_cast<size_t>(last - first));
     }
 
-    bool is_missing(std::string_view text) const {
-        return std::find(table.missing.begin(), table.missing.end(), text) != table.missing.end();
-    }
-
     // `is_lasting`: whether the text is there until the end of the call.
     bool take(const TableColumn& column, std::string_view text, bool is_lasting) {
-        is_category_ = false;
-        if (column.use == Use::kLeftOut || is_missing(text)) return true;
+        if (column.use == Use::kLeftOut || table.is_missing(text)) return true;
         if (column.use > Use::kLeftOut) {
             told_[static_cast<int>(column.use) - static_cast<int>(Use::kLabel)] = Word{false, text};
             return is_lasting;
@@ -167,15 +176,13 @@ class TableReader : public EventReader {
         return add_category(column.index, text);
     }
 
-    bool add_category(uint32_t seed, std::string_view text) {
+    PENSTOCK_INLINE bool add_category(uint32_t seed, std::string_view text) {
         add(hash_name(text.data(), text.size(), seed), 1.0);
-        is_category_ = true;
         return true;
     }
 
-    void add(uint32_t index, double value) {
-        events.indices.push_back(index);
-        events.values.push_back(value);
+    PENSTOCK_INLINE void add(uint32_t index, double value) {
+        events.entries.add(index, value, 0);
     }
 
     const Word& told(Use role) const { return told_[static_cast<int>(role) - static_cast<int>(Use::kLabel)]; }
@@ -218,8 +225,9 @@ class TableReader : public EventReader {
     std::string scratch_;
 
     // Of the record that is being read:
+    At end_ = nullptr;
+    At limit_ = nullptr;  // what is read at one go may go so far
     Word told_[4];
-    bool is_category_ = false;  // what was taken last
 };
 
 }  // namespace penstock

@@ -5,25 +5,22 @@
 #include <cstdint>
 #include <cstring>
 
+#include "bytes.hpp"
 #include "unicode.hpp"
 
 namespace penstock {
 
-// Where the next delimiter, control character or byte beyond ASCII is; `end` if there is none.
+// Where the first of these bytes is that is a delimiter, a control character or beyond ASCII; nullptr if none is.
+PENSTOCK_INLINE const char* find_delimiter(Bytes bytes, const char* at, char delimiter) {
+    const uint32_t found = highest_bits((bytes == static_cast<uint8_t>(delimiter)) | (bytes - ' ') | bytes);
+    return found != 0 ? at + __builtin_ctz(found) : nullptr;
+}
+
+// Where the next of those is; `end` if there is none.
 inline const char* find_delimiter(const char* at, const char* end, char delimiter) {
-    constexpr uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-    const uint64_t delimiters = ones * static_cast<unsigned char>(delimiter);
-    while (end - at >= 8) {
-        uint64_t word;
-        std::memcpy(&word, at, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        word = __builtin_bswap64(word);
-#endif
-        // A borrow can mark bytes only behind one that is marked rightly, and the first is all that counts.
-        const uint64_t differs = word ^ delimiters;
-        const uint64_t found = (((differs - ones) & ~differs) | (word - ones * ' ') | word) & tops;
-        if (found) return at + __builtin_ctzll(found) / 8;
-        at += 8;
+    for (; end - at >= 16; at += 16) {
+        const char* found = find_delimiter(bytes_at(at), at, delimiter);
+        if (found != nullptr) return found;
     }
     while (at != end && *at != delimiter && static_cast<unsigned char>(*at - ' ') < 0x80 - ' ') ++at;
     return at;

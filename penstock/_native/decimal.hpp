@@ -7,6 +7,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "digits.hpp"
+
 namespace penstock {
 
 enum class Spelling : uint8_t { kNothing, kNumber, kTooLarge, kUnclear };
@@ -16,8 +18,6 @@ enum class Spelling : uint8_t { kNothing, kNumber, kTooLarge, kUnclear };
 // kTooLarge is of magnitude > 1e18; kUnclear is what a double cannot hold, mostly for being too close to 0.
 // Zero keeps its sign.
 inline const char* read_decimal(const char* at, const char* end, double& value, Spelling& spelling) {
-    static constexpr double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     constexpr uint64_t largest = 1'000'000'000'000'000'000;
     auto digit = [&](const char* p) { return p != end && static_cast<unsigned char>(*p - '0') < 10; };
     spelling = Spelling::kNothing;
@@ -27,14 +27,14 @@ inline const char* read_decimal(const char* at, const char* end, double& value, 
     uint64_t mantissa = 0;
     while (at != end && *at == '0') ++at;
     const char* significant = at;
-    for (; digit(at); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+    at = read_digits(at, end, mantissa);
     auto n_digits = at - significant;
     bool has_digits = at != start;
     const bool has_point = at != end && *at == '.';
     int64_t exponent = 0;
     if (has_point) {
         const char* fraction = ++at;
-        for (; digit(at); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+        at = read_digits(fraction, end, mantissa);
         exponent = fraction - at;
         n_digits -= exponent;  // leading zeros count too: they cost no more than the slower way
         has_digits |= at != fraction;
@@ -60,7 +60,7 @@ inline const char* read_decimal(const char* at, const char* end, double& value, 
         if (n_digits <= 19 && mantissa <= uint64_t{1} << 53 && exponent >= -22 && exponent <= 22) {
             // Of two exact doubles, quotient and product are rounded once (Clinger 1990).
             const auto exact = static_cast<double>(mantissa);
-            value = exponent < 0 ? exact / powers[-exponent] : exact * powers[exponent];
+            value = exponent < 0 ? exact / kPowersOfTen[-exponent] : exact * kPowersOfTen[exponent];
         } else if (std::from_chars(start, at, value).ec != std::errc()) {
             // At 300 digits or fewer a positive power of ten leads up, never down.
             spelling = power > 0 && n_digits <= 300 ? Spelling::kTooLarge : Spelling::kUnclear;

@@ -9,22 +9,12 @@ from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcmp
 from libcpp.string cimport string
 from libcpp.vector cimport vector
-from penstock._native.records cimport EventReader, Events, Records, column, copy, string_view
-
-
-cdef extern from "entries.hpp" namespace "penstock" nogil:
-    cppclass Entries:
-        size_t size()
-        const uint32_t* indices()
-        const double* values()
-        const uint32_t* namespaces()
+from penstock._native.records cimport Entries, EventReader, Events, Records, column, copy, string_view
 
 
 cdef extern from "dsjson_rows.hpp" namespace "penstock::dsjson" nogil:
     cppclass Decisions:
-        Entries contexts
         Entries actions
-        vector[int64_t] context_ends
         vector[int64_t] action_ends
         vector[int64_t] offer_ends
         vector[string_view] arms
@@ -70,7 +60,7 @@ cdef class DecisionReader(Records):
         cdef Py_ssize_t n = events.kept.size()
         cdef Decisions* decisions = &(<_DecisionReader*>self._reader.get()).decisions
         return (
-            _matrix(decisions.contexts, decisions.context_ends),
+            _matrix(events.entries, events.ends),
             _starts(decisions.offer_ends),
             self._arms(decisions),
             _matrix(decisions.actions, decisions.action_ends),

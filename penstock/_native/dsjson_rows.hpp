@@ -22,17 +22,15 @@
 
 namespace penstock::dsjson {
 
-using json::next_byte;
 using json::Scalar;
 
 constexpr int kMaxDepth = 30;         // of containers inside a row: what is deeper is declined
 constexpr double kRounded = 0.999e-3; // a sum of probabilities nearer than that to 1 is so however it is added up
 constexpr double kTolerance = 1e-5;   // of a probability that is written twice
 
-// What decisions have beside what all events have. Their labels are rewards.
+// What decisions have beside what all events have: entries of those are contexts, and labels are rewards.
 struct Decisions {
-    Entries contexts, actions;
-    std::vector<int64_t> context_ends;    // of each decision in `contexts`
+    Entries actions;
     std::vector<int64_t> action_ends;     // of each offered action in `actions`
     std::vector<int64_t> offer_ends;      // of each decision among the offered actions
     std::vector<std::string_view> arms;   // of each offered action; none at all where they go by their numbers
@@ -41,9 +39,9 @@ struct Decisions {
     std::vector<double> propensities;
 
     void clear() {
-        if (std::max(contexts.size(), actions.size()) > kMaxSpare) *this = Decisions();
-        contexts.truncate(0), actions.truncate(0), context_ends.clear(), action_ends.clear(), offer_ends.clear();
-        arms.clear(), arm_hashes.clear(), chosen.clear(), propensities.clear();
+        if (actions.room() > kMaxSpare) *this = Decisions();
+        actions.truncate(0);
+        action_ends.clear(), offer_ends.clear(), arms.clear(), arm_hashes.clear(), chosen.clear(), propensities.clear();
     }
 };
 
@@ -67,16 +65,15 @@ class DecisionReader : public EventReader {
         int step = -1;       // how many names of `arm` have led here; -1: others have
     };
 
-    bool read_record(At at, size_t length) override {
-        const size_t n_contexts = decisions.contexts.size(), n_actions = decisions.actions.size();
+    bool read_record(const Record& record) override {
+        const size_t n_actions = decisions.actions.size();
         const size_t n_offered = decisions.action_ends.size(), n_arms = decisions.arms.size();
-        end_ = at + length;
-        if (read_decision(at) && take_fields(decisions.action_ends.size() - n_offered)) {
-            decisions.context_ends.push_back(static_cast<int64_t>(decisions.contexts.size()));
+        end_ = record.end;
+        limit_ = record.limit;
+        if (read_decision(record.begin) && take_fields(decisions.action_ends.size() - n_offered)) {
             decisions.offer_ends.push_back(static_cast<int64_t>(decisions.action_ends.size()));
             return true;
         }
-        decisions.contexts.truncate(n_contexts);
         decisions.actions.truncate(n_actions);
         decisions.action_ends.resize(n_offered);
         decisions.arms.resize(n_arms);
@@ -90,17 +87,17 @@ class DecisionReader : public EventReader {
         std::fill(std::begin(words_), std::end(words_), Scalar{});
         order_.clear(), given_.clear();
         is_given_ = false;
-        out_ = &decisions.contexts;
-        if (next_byte(at, end_) != '{') return false;
+        out_ = &events.entries;
+        if (skip_space(at, end_) != '{') return false;
         at = read_object(at + 1, Place{Level::kRecord}, names_.first);
-        return at != nullptr && next_byte(at, end_) == '\0' && at == end_;
+        return at != nullptr && skip_space(at, end_) == '\0' && at == end_;
     }
 
     // Members up to the closing brace; the opening one lies before `at`.
     At read_object(At at, const Place& place, Name*& first) {
         const uint64_t object = ++n_objects_;
         Name** expected = &first;
-        if (next_byte(at, end_) == '}') return at + 1;
+        if (skip_space(at, end_) == '}') return at + 1;
         if (place.level >= Level::kInside) {
             // Under an empty name its names would be those of an object around it, and be taken for repeated.
             if (std::find(open_seeds_.begin(), open_seeds_.end(), place.seed) != open_seeds_.end()) return nullptr;
@@ -112,15 +109,15 @@ class DecisionReader : public EventReader {
             Name& name = **expected;
             if (name.seen_in == object) return nullptr;  // twice: the last one counts
             name.seen_in = object;
-            if (next_byte(at, end_) != ':') return nullptr;
-            next_byte(++at, end_);
+            if (skip_space(at, end_) != ':') return nullptr;
+            skip_space(++at, end_);
             at = read_member(at, name, place);
             if (at == nullptr) return nullptr;
             expected = &name.next;
-            const char behind = next_byte(at, end_);
+            const char behind = skip_space(at, end_);
             if (behind == '}') break;
             if (behind != ',') return nullptr;
-            next_byte(++at, end_);
+            skip_space(++at, end_);
         }
         if (place.level >= Level::kInside) open_seeds_.pop_back();
         return at + 1;
@@ -206,14 +203,14 @@ class DecisionReader : public EventReader {
         value.level = Level::kInList;
         value.step = -1;
         ++value.depth;
-        if (next_byte(at, end_) == ']') return at + 1;
+        if (skip_space(at, end_) == ']') return at + 1;
         for (uint32_t i = 0;; ++i) {
             at = read_feature(at, index + i, value, inner);
             if (at == nullptr) return nullptr;
-            const char behind = next_byte(at, end_);
+            const char behind = skip_space(at, end_);
             if (behind == ']') return at + 1;
             if (behind != ',') return nullptr;
-            next_byte(++at, end_);
+            skip_space(++at, end_);
         }
     }
 
@@ -223,17 +220,17 @@ class DecisionReader : public EventReader {
         if (!arm.empty()) action.step = 0;
         out_ = &decisions.actions;
         while (true) {
-            if (next_byte(at, end_) != '{') return nullptr;
+            if (skip_space(at, end_) != '{') return nullptr;
             arm_ = Scalar{};
             at = read_object(at + 1, action, first);
             if (at == nullptr || !take_arm()) return nullptr;
             decisions.action_ends.push_back(static_cast<int64_t>(decisions.actions.size()));
-            const char behind = next_byte(at, end_);
+            const char behind = skip_space(at, end_);
             if (behind == ']') break;
             if (behind != ',') return nullptr;
             ++at;
         }
-        out_ = &decisions.contexts;
+        out_ = &events.entries;
         return at + 1;
     }
 
@@ -252,11 +249,11 @@ class DecisionReader : public EventReader {
         if (*at != '[') return nullptr;
         while (true) {
             Scalar number;
-            next_byte(++at, end_);
+            skip_space(++at, end_);
             at = json::read_scalar(at, end_, scratch_, number);
             if (at == nullptr || !number.is_number()) return nullptr;
             take(number);
-            const char behind = next_byte(at, end_);
+            const char behind = skip_space(at, end_);
             if (behind == ']') return at + 1;
             if (behind != ',') return nullptr;
         }
@@ -360,8 +357,8 @@ class DecisionReader : public EventReader {
     std::vector<bool> is_listed_;
 
     // Of the record that is being read:
-    At end_ = nullptr;
-    Entries* out_ = &decisions.contexts;
+    At end_ = nullptr, limit_ = nullptr;
+    Entries* out_ = &events.entries;
     Scalar words_[kWords];
     Scalar arm_;
     std::vector<int64_t> order_;

@@ -51,6 +51,7 @@ class Entries {
     void truncate(size_t size) { size_ = size; }
 
     size_t size() const { return size_; }
+    size_t room() const { return room_; }
     const uint32_t* indices() const { return indices_.get(); }
     const double* values() const { return values_.get(); }
     const uint32_t* namespaces() const { return namespaces_.get(); }

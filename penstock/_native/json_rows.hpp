@@ -11,6 +11,7 @@
 #include <cstring>
 #include <deque>
 #include <limits>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,18 +49,44 @@ struct Plan {
 // A name that has been seen before. Records of one stream have the same names in the same order, mostly:
 // each remembers which one came next, so that comparing bytes replaces reading, hashing and looking up.
 struct Name {
-    const char* text = nullptr;
-    uint32_t length = 0;
+    std::string_view text;
     uint32_t seed = 0;
     uint32_t index = 0;
     Level level = Level::kInside;
     Role role = Role::kNone;
     Reading reading = Reading::kAsItIs;
-    bool is_told = false;    // the role, by the configuration
-    bool is_plain = false;   // in JSON it looks like itself
-    Name* next = nullptr;    // the one that followed
-    Name* inner = nullptr;   // the first one in its value
-    uint64_t seen_in = 0;    // the last object that has it
+    bool is_told = false;         // the role, by the configuration
+    bool is_feature = false;      // whatever its value is, and read as it is
+    Bytes shown{};                // the first bytes of it as most write it, with quotes and colon
+    uint32_t n_shown = 0;         // of how many in all
+    uint32_t wanted = ~0u;        // which of `shown` there are; bytes that there cannot be: it is written otherwise
+    Name* next = nullptr;         // the one that followed
+    Name* inner = nullptr;        // the first one in its value
+    uint64_t seen_in = 0;         // the last object that has it
+
+    // To be called once it has the place where it stays.
+    void show() {
+        // It was valid UTF-8 when it was read; what is left is what only an escape can bring in.
+        for (const char c : text) {
+            if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < ' ') return;
+        }
+        const std::string whole = '"' + std::string(text) + "\":";
+        const size_t n_bytes = std::min(whole.size(), sizeof shown);
+        std::memcpy(&shown, whole.data(), n_bytes);
+        n_shown = static_cast<uint32_t>(whole.size());
+        wanted = (1u << n_bytes) - 1;
+    }
+
+    // Whether it is what begins at `at`.
+    PENSTOCK_INLINE bool is_at(const char* at, const char* limit) const {
+        if (limit - at < 16 || (highest_bits(bytes_at(at) == shown) & wanted) != wanted) return false;
+        return n_shown <= 16 || is_long_at(at, limit);
+    }
+
+    bool is_long_at(const char* at, const char* limit) const {
+        return limit - at >= n_shown && std::memcmp(at + 1, text.data(), text.size()) == 0 &&
+               std::memcmp(at + 1 + text.size(), "\":", 2) == 0;
+    }
 };
 
 struct Scalar {
@@ -77,90 +104,82 @@ class Reader : public EventReader {
   private:
     using At = const char*;
 
-    bool read_record(At at, size_t length) override {
-        end_ = at + length;
-        first_entry_ = events.indices.size();
-        has_container_ = false;
+    bool read_record(const Record& record) override {
+        At at = record.begin;
+        end_ = record.end;
+        limit_ = record.limit;
+        first_entry_ = events.entries.size();
+        has_container_ = is_skipping_ = false;
         loose_.clear();
         open_seeds_.clear();
         for (Scalar& role : told_) role = Scalar{};
         std::fill(std::begin(usual_), std::end(usual_), nullptr);
-        at = skip_space(at, end_);
-        if (at == end_ || *at != '{') return false;
+        if (skip_space(at, end_) != '{') return false;
         at = read_object(at + 1, 0, 0, 0, Level::kRecord, &root_);
-        if (at == nullptr || skip_space(at, end_) != end_) return false;
-        return take_roles();
+        if (at == nullptr) return false;
+        skip_space(at, end_);
+        return at == end_ && take_roles();
     }
 
     // Members up to the closing brace; the opening one lies before `at`.
     At read_object(At at, uint32_t seed, uint32_t space, int depth, Level level, Name** first) {
         const uint64_t object = ++n_objects_;
         const size_t n_loose = loose_.size();
-        Name spare;
+        std::unique_ptr<Name> spare;
         Name** expected = first;
-        at = skip_space(at, end_);
-        if (at != end_ && *at == '}') return at + 1;
+        if (skip_space(at, end_) == '}') return at + 1;
         if (level == Level::kInside) {
             // Under an empty name its names would be those of an object around it, and be taken for repeated.
             if (std::find(open_seeds_.begin(), open_seeds_.end(), seed) != open_seeds_.end()) return nullptr;
             open_seeds_.push_back(seed);
         }
         while (true) {
-            Name* name = nullptr;
-            at = read_name(at, seed, level, expected, &spare, &name);
-            if (at == nullptr) return nullptr;
-            if (name == &spare) {
-                for (size_t i = n_loose; i < loose_.size(); ++i) {
-                    if (loose_[i] == spare.index) return nullptr;
-                }
-                loose_.push_back(spare.index);
-                if (loose_.size() - n_loose > kMaxLoose) return nullptr;
-            } else if (name->seen_in == object) {
-                return nullptr;  // twice: the last one counts
+            Name* name = *expected;
+            if (name != nullptr && name->seed == seed && name->level == level && name->is_at(at, limit_)) {
+                at += name->n_shown;
+            } else {
+                at = read_name(at, seed, level, n_loose, spare, name);
+                if (at == nullptr) return nullptr;
+                if (name != spare.get()) *expected = name;
             }
+            if (name->seen_in == object) return nullptr;  // twice: the last one counts
             name->seen_in = object;
-            at = skip_space(at, end_);
-            if (at == end_ || *at != ':') return nullptr;
-            at = skip_space(at + 1, end_);
-            if (at == end_) return nullptr;
-            at = level == Level::kInside ? read_feature(at, name->index, name->index, space, depth, &name->inner)
-                                         : read_field(at, *name, depth);
+            const char begin = skip_space(at, end_);
+            at = name->is_feature && !is_skipping_
+                     ? read_feature(at, begin, name->index, name->index, space, depth, &name->inner)
+                     : read_field(at, begin, *name, depth);
             if (at == nullptr) return nullptr;
             expected = &name->next;
-            at = skip_space(at, end_);
-            if (at == end_) return nullptr;
-            if (*at == '}') break;
-            if (*at != ',') return nullptr;
-            at = skip_space(at + 1, end_);
+            const char behind = skip_space(at, end_);
+            if (behind != ',') {
+                if (behind != '}') return nullptr;
+                break;
+            }
+            skip_space(++at, end_);
         }
         loose_.resize(n_loose);
         if (level == Level::kInside) open_seeds_.pop_back();
         return at + 1;
     }
 
-    At read_name(At at, uint32_t seed, Level level, Name** expected, Name* spare, Name** result) {
+    // A name and the colon behind it; it is `spare` if there is no more room in the table.
+    __attribute__((noinline)) At read_name(
+        At at, uint32_t seed, Level level, size_t n_loose, std::unique_ptr<Name>& spare, Name*& name) {
         if (at == end_ || *at != '"') return nullptr;
-        ++at;
-        const Name* guess = *expected;
-        if (guess != nullptr && guess->is_plain && guess->seed == seed && guess->level == level &&
-            end_ - at > static_cast<ptrdiff_t>(guess->length) && at[guess->length] == '"' &&
-            std::memcmp(at, guess->text, guess->length) == 0) {
-            *result = *expected;
-            return at + guess->length + 1;
-        }
         std::string_view text;
-        const At behind = read_string(at, end_, scratch_, text);
-        if (behind == nullptr) return nullptr;
+        at = read_string(at + 1, end_, scratch_, text);
+        if (at == nullptr) return nullptr;
         const uint32_t index = hash_name(text.data(), text.size(), seed);
-        Name* name = find(text, index, seed, level);
+        name = find(text, index, seed, level);
         if (name == nullptr) {
-            *spare = new_name(text, index, seed, level);
-            *result = spare;
-        } else {
-            *expected = name;
-            *result = name;
+            const auto others = loose_.begin() + static_cast<ptrdiff_t>(n_loose);
+            if (std::find(others, loose_.end(), index) != loose_.end()) return nullptr;
+            loose_.push_back(index);
+            if (loose_.size() - n_loose > kMaxLoose) return nullptr;
+            spare = std::make_unique<Name>(new_name(text, index, seed, level));
+            name = spare.get();
         }
-        return behind;
+        return skip_space(at, end_) == ':' ? at + 1 : nullptr;
     }
 
     // The name in the table, put there if it was not; nullptr if the table is full.
@@ -168,32 +187,27 @@ class Reader : public EventReader {
         uint32_t slot = (index ^ static_cast<uint32_t>(level)) * 0x9E3779B1u;
         for (slot >>= 32 - kSlotBits; slots_[slot] != nullptr; slot = (slot + 1) % kSlots) {
             Name* name = slots_[slot];
-            if (name->index == index && name->seed == seed && name->level == level &&
-                std::string_view(name->text, name->length) == text) {
-                return name;
-            }
+            if (name->index == index && name->seed == seed && name->level == level && name->text == text) return name;
         }
         if (known_.size() == kKnownNames || text.size() > kLongestName) return nullptr;
         texts_.emplace_back(text);
         known_.push_back(new_name(texts_.back(), index, seed, level));
+        known_.back().show();
         return slots_[slot] = &known_.back();
     }
 
     Name new_name(std::string_view text, uint32_t index, uint32_t seed, Level level) const {
         Name name;
-        name.text = text.data();
-        name.length = static_cast<uint32_t>(text.size());
+        name.text = text;
         name.index = index;
         name.seed = seed;
         name.level = level;
-        // It was valid UTF-8 when it was read; what is left is what only an escape can bring in.
-        name.is_plain = std::all_of(text.begin(), text.end(), [](char c) {
-            return c != '"' && c != '\\' && static_cast<unsigned char>(c) >= ' ';
-        });
+        name.is_feature = true;
         if (level == Level::kInside) return name;
         for (const auto& [feature, reading] : plan.readings) {
             if (feature == text) name.reading = reading;
         }
+        name.is_feature = name.reading == Reading::kAsItIs;
         if (level == Level::kRow) return name;
         static constexpr std::string_view usual[5] = {"", "", "weight", "time", "id"};
         for (size_t i = 1; i < 5; ++i) {
@@ -203,17 +217,21 @@ class Reader : public EventReader {
             name.is_told = is_told;
         }
         if (!plan.container.empty() && plan.container == text) name.role = Role::kContainer;
+        name.is_feature = name.role == Role::kNone && name.reading == Reading::kAsItIs;
         return name;
     }
 
-    // A value of the record or of its row.
-    At read_field(At at, Name& name, int depth) {
+    // A value of the record or of its row that is no feature, or read in another way.
+    __attribute__((noinline)) At read_field(At at, char begin, Name& name, int depth) {
+        if (at >= end_) return nullptr;
         if (name.level == Level::kRecord) {
             if (name.role == Role::kContainer) {
                 if (*at == '{') {
-                    events.truncate(first_entry_);  // the rest of the record was taken for features
+                    events.entries.truncate(first_entry_);  // the rest of the record was taken for features
                     has_container_ = true;
-                    return read_object(at + 1, 0, 0, 0, Level::kRow, &name.inner);
+                    at = read_object(at + 1, 0, 0, 0, Level::kRow, &name.inner);
+                    is_skipping_ = true;
+                    return at;
                 }
                 if (plan.requires_container) return nullptr;
             } else if (name.is_told) {
@@ -224,7 +242,7 @@ class Reader : public EventReader {
             if (has_container_) return skip_value(at, depth);
         }
         switch (name.reading) {
-            case Reading::kAsItIs: return read_feature(at, name.index, name.index, 0, depth, &name.inner);
+            case Reading::kAsItIs: return read_feature(at, begin, name.index, name.index, 0, depth, &name.inner);
             case Reading::kLeftOut: return skip_value(at, depth);
             default: return read_as(at, name);
         }
@@ -244,15 +262,41 @@ class Reader : public EventReader {
         return behind;
     }
 
-    // A value under a name: a number goes to `index`, categories and inner names are seeded with `seed`.
-    At read_feature(At at, uint32_t index, uint32_t seed, uint32_t space, int depth, Name** inner) {
+    // A value under a name, and how it begins: a number goes to `index`, categories and inner names are seeded
+    // with `seed`.
+    PENSTOCK_INLINE At read_feature(
+        At at, char begin, uint32_t index, uint32_t seed, uint32_t space, int depth, Name** inner) {
+        if (begin == '"') {
+            const At close = find_close(at + 1, limit_);
+            if (close == nullptr) return read_odd_category(at + 1, seed, space);
+            add(hash_name(at + 1, static_cast<size_t>(close - at - 1), seed), 1.0, space);
+            return close + 1;
+        }
+        if (begin > '9') return read_odd_feature(at, index, seed, space, depth, inner);
+        PlainNumber number;
+        const At behind = read_plain_number(at, limit_, number);
+        if (behind == nullptr) return read_odd_number(at, index, space);
+        if (number.mantissa != 0) add(index, number.value(), space);
+        return behind;
+    }
+
+    __attribute__((noinline)) At read_odd_category(At at, uint32_t seed, uint32_t space) {
+        std::string_view text;
+        at = read_string(at, end_, scratch_, text);
+        if (at != nullptr) add(hash_name(text.data(), text.size(), seed), 1.0, space);
+        return at;
+    }
+
+    __attribute__((noinline)) At read_odd_number(At at, uint32_t index, uint32_t space) {
+        if (at >= end_) return nullptr;
+        Number number;
+        at = read_number(at, end_, number);
+        return at != nullptr && add_number(number.value, index, space) ? at : nullptr;
+    }
+
+    __attribute__((noinline)) At read_odd_feature(
+        At at, uint32_t index, uint32_t seed, uint32_t space, int depth, Name** inner) {
         switch (*at) {
-            case '"': {
-                std::string_view text;
-                at = read_string(at + 1, end_, scratch_, text);
-                if (at != nullptr) add(hash_name(text.data(), text.size(), seed), 1.0, space);
-                return at;
-            }
             case '{':
                 if (depth >= kMaxDepth) return nullptr;
                 return read_object(at + 1, seed, depth == 0 ? seed : space, depth + 1, Level::kInside, inner);
@@ -265,32 +309,26 @@ class Reader : public EventReader {
                 return at;
             case 'f': return read_word(at, "false");
             case 'n': return read_word(at, "null");
-            default: {
-                Number number;
-                at = read_number(at, end_, number);
-                return at != nullptr && add_number(number.value, index, space) ? at : nullptr;
-            }
+            default: return nullptr;
         }
     }
 
     At read_list(At at, uint32_t index, uint32_t seed, uint32_t space, int depth, Name** inner) {
-        at = skip_space(at, end_);
-        if (at != end_ && *at == ']') return at + 1;
+        char begin = skip_space(at, end_);
+        if (begin == ']') return at + 1;
         for (uint32_t i = 0;; ++i) {
-            if (at == end_) return nullptr;
-            at = read_feature(at, index + i, seed, space, depth, inner);
+            at = read_feature(at, begin, index + i, seed, space, depth, inner);
             if (at == nullptr) return nullptr;
-            at = skip_space(at, end_);
-            if (at == end_) return nullptr;
-            if (*at == ']') return at + 1;
-            if (*at != ',') return nullptr;
-            at = skip_space(at + 1, end_);
+            const char behind = skip_space(at, end_);
+            if (behind == ']') return at + 1;
+            if (behind != ',') return nullptr;
+            begin = skip_space(++at, end_);
         }
     }
 
     // Any value, checked and left out.
     At skip_value(At at, int depth) {
-        if (at == end_) return nullptr;
+        if (at >= end_) return nullptr;
         const bool is_object = *at == '{';
         if (!is_object && *at != '[') {
             Scalar ignored;
@@ -298,25 +336,21 @@ class Reader : public EventReader {
         }
         if (depth >= kMaxDepth) return nullptr;
         const char closing = is_object ? '}' : ']';
-        at = skip_space(at + 1, end_);
-        if (at != end_ && *at == closing) return at + 1;
+        if (skip_space(++at, end_) == closing) return at + 1;
         while (true) {
             if (is_object) {
                 std::string_view name;
                 if (at == end_ || *at != '"') return nullptr;
                 at = read_string(at + 1, end_, scratch_, name);
-                if (at == nullptr) return nullptr;
-                at = skip_space(at, end_);
-                if (at == end_ || *at != ':') return nullptr;
-                at = skip_space(at + 1, end_);
+                if (at == nullptr || skip_space(at, end_) != ':') return nullptr;
+                skip_space(++at, end_);
             }
             at = skip_value(at, depth + 1);
             if (at == nullptr) return nullptr;
-            at = skip_space(at, end_);
-            if (at == end_) return nullptr;
-            if (*at == closing) return at + 1;
-            if (*at != ',') return nullptr;
-            at = skip_space(at + 1, end_);
+            const char behind = skip_space(at, end_);
+            if (behind == closing) return at + 1;
+            if (behind != ',') return nullptr;
+            skip_space(++at, end_);
         }
     }
 
@@ -425,16 +459,14 @@ class Reader : public EventReader {
         return name == plan.positive || name == plan.negative;
     }
 
-    bool add_number(double value, uint32_t index, uint32_t space) {
+    PENSTOCK_INLINE bool add_number(double value, uint32_t index, uint32_t space) {
         if (!(std::fabs(value) <= kMaxMagnitude)) return false;
         if (value != 0.0) add(index, value, space);
         return true;
     }
 
-    void add(uint32_t index, double value, uint32_t space) {
-        events.indices.push_back(index);
-        events.values.push_back(value);
-        events.namespaces.push_back(space);
+    PENSTOCK_INLINE void add(uint32_t index, double value, uint32_t space) {
+        events.entries.add(index, value, space);
     }
 
     static constexpr int kSlotBits = 14;
@@ -452,9 +484,11 @@ class Reader : public EventReader {
     std::string scratch_;
 
     // Of the record that is being read:
-    const char* end_ = nullptr;
+    At end_ = nullptr;
+    At limit_ = nullptr;  // what is read at one go may go so far; what has gone behind `end_`, `skip_space` declines
     size_t first_entry_ = 0;
     bool has_container_ = false;
+    bool is_skipping_ = false;
     Scalar told_[5];
     const char* usual_[5] = {};
 };

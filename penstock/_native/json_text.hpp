@@ -13,32 +13,31 @@
 #include <string_view>
 #include <system_error>
 
+#include "bytes.hpp"
+#include "digits.hpp"
 #include "unicode.hpp"
 
 namespace penstock {
 
-inline const char* skip_space(const char* at, const char* end) {
-    while (at != end && (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r')) ++at;
-    return at;
+// Moves `at` behind white space and returns what is there; NUL, which is nothing in JSON, at the end and behind it.
+PENSTOCK_INLINE char skip_space(const char*& at, const char* end) {
+    if (at < end && *at > ' ') return *at;
+    while (at < end && (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r')) ++at;
+    return at < end ? *at : '\0';
 }
 
 inline bool is_digit(const char* at, const char* end) { return at != end && *at >= '0' && *at <= '9'; }
 
-// Where the next quote, backslash, control character or byte beyond ASCII is; `end` if there is none.
+// Of each byte, whether it is a quote, a backslash, a control character or beyond ASCII.
+PENSTOCK_INLINE uint32_t find_special(Bytes bytes) {
+    return highest_bits((bytes == '"') | (bytes == '\\') | (bytes - ' ') | bytes);
+}
+
+// Where the next of those is; `end` if there is none.
 inline const char* find_special(const char* at, const char* end) {
-    constexpr uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-    while (end - at >= 8) {
-        uint64_t word;
-        std::memcpy(&word, at, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        word = __builtin_bswap64(word);
-#endif
-        // A borrow can mark bytes only behind one that is marked rightly, and the first is all that counts.
-        const uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\');
-        const uint64_t found =
-            (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | (word - ones * ' ') | word) & tops;
-        if (found) return at + __builtin_ctzll(found) / 8;
-        at += 8;
+    for (; end - at >= 16; at += 16) {
+        const uint32_t special = find_special(bytes_at(at));
+        if (special != 0) return at + __builtin_ctz(special);
     }
     while (at != end && *at != '"' && *at != '\\' && static_cast<unsigned char>(*at - ' ') < 0x80 - ' ') ++at;
     return at;
@@ -135,6 +134,16 @@ inline const char* read_string(const char* at, const char* end, std::string& scr
     }
 }
 
+// Where the closing quote is of the string whose opening one lies before `at`; nullptr if that is not as short and
+// plain as most are.
+PENSTOCK_INLINE const char* find_close(const char* at, const char* limit) {
+    if (limit - at < 16) return nullptr;
+    const uint32_t special = find_special(bytes_at(at));
+    if (special == 0) return nullptr;
+    at += __builtin_ctz(special);
+    return *at == '"' ? at : nullptr;
+}
+
 struct Number {
     double value;
     bool is_integer;  // written as one, of at most 18 digits
@@ -142,8 +151,6 @@ struct Number {
 
 // A number, rounded correctly. Longer integers, and what leaves the range of a double, are left to others.
 inline const char* read_number(const char* at, const char* end, Number& number) {
-    static constexpr double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
-                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     const char* start = at;
     const bool is_negative = at != end && *at == '-';
     at += is_negative;
@@ -153,7 +160,7 @@ inline const char* read_number(const char* at, const char* end, Number& number) 
     if (*at == '0') {
         if (is_digit(++at, end)) return nullptr;
     } else {
-        for (; is_digit(at, end); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+        at = read_digits(at, end, mantissa);
     }
     auto n_digits = at - digits;
     const bool has_fraction = at != end && *at == '.', has_exponent = at != end && (*at | 0x20) == 'e';
@@ -168,7 +175,7 @@ inline const char* read_number(const char* at, const char* end, Number& number) 
     int64_t exponent = 0;
     if (has_fraction) {
         const char* fraction = ++at;
-        for (; is_digit(at, end); ++at) mantissa = 10 * mantissa + static_cast<uint64_t>(*at - '0');
+        at = read_digits(fraction, end, mantissa);
         if (at == fraction) return nullptr;
         exponent = fraction - at;
         n_digits -= exponent;  // leading zeros count too: they cost no more than the slower way
@@ -185,7 +192,7 @@ inline const char* read_number(const char* at, const char* end, Number& number) 
     // Of two exact doubles, quotient and product are rounded once (Clinger 1990).
     if (n_digits <= 19 && mantissa <= uint64_t{1} << 53 && exponent >= -22 && exponent <= 22) {
         const auto exact = static_cast<double>(mantissa);
-        const double size = exponent < 0 ? exact / powers[-exponent] : exact * powers[exponent];
+        const double size = exponent < 0 ? exact / kPowersOfTen[-exponent] : exact * kPowersOfTen[exponent];
         number.value = is_negative ? -size : size;
         return at;
     }

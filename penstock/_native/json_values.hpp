@@ -12,13 +12,6 @@ namespace penstock::json {
 
 using At = const char*;
 
-// Moves `at` behind white space and returns what is there; NUL, which is nothing in JSON, at the end.
-inline char next_byte(At& at, At end) {
-    if (at != end && *at > ' ') return *at;
-    at = skip_space(at, end);
-    return at != end ? *at : '\0';
-}
-
 struct Scalar {
     enum Kind { kAbsent, kNull, kFalse, kTrue, kInteger, kDecimal, kText, kOther } kind = kAbsent;
     double number = 0.0;
@@ -70,21 +63,21 @@ inline At skip_value(At at, At end, std::string& scratch, int levels) {
     }
     if (levels == 0) return nullptr;
     const char closing = is_object ? '}' : ']';
-    if (next_byte(++at, end) == closing) return at + 1;
+    if (skip_space(++at, end) == closing) return at + 1;
     while (true) {
         if (is_object) {
             std::string_view name;
             if (at == end || *at != '"') return nullptr;
             at = read_string(at + 1, end, scratch, name);
-            if (at == nullptr || next_byte(at, end) != ':') return nullptr;
-            next_byte(++at, end);
+            if (at == nullptr || skip_space(at, end) != ':') return nullptr;
+            skip_space(++at, end);
         }
         at = skip_value(at, end, scratch, levels - 1);
         if (at == nullptr) return nullptr;
-        const char behind = next_byte(at, end);
+        const char behind = skip_space(at, end);
         if (behind == closing) return at + 1;
         if (behind != ',') return nullptr;
-        next_byte(++at, end);
+        skip_space(++at, end);
     }
 }
 

@@ -23,49 +23,48 @@ float32 range, so that no input, however large, ever turns into an infinity or a
 
 import numpy as np
 
-from libc.math cimport copysign, exp, expm1, fabs, log, log1p, pow, sqrt
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libcpp.algorithm cimport sort
-from libcpp.utility cimport pair
+from libc.math cimport copysign, exp, fabs, pow, sqrt
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libcpp.vector cimport vector
 
-from penstock._native.adaptive cimport (
-    LANES,
-    Probe,
-    Update,
-    apply_adaptive,
-    measure_adaptive,
-    probe_adaptive,
-)
-from penstock._native.blocks cimport FLOAT_MAX, block_margin, copy_usable, effective, finite
+from penstock._native.adaptive cimport Probe, Update, apply_adaptive, measure_adaptive, probe_adaptive
+from penstock._native.blocks cimport FLOAT_MAX, block_margin, effective, finite
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
-from penstock._native.logistic cimport logistic_shift
-
-cdef extern from *:
-    """
-    #define PREFETCH(address) __builtin_prefetch(address)
-    """
-    void PREFETCH(const void* address) noexcept nogil
+from penstock._native.losses cimport (
+    HINGE,
+    LOGISTIC,
+    POISSON,
+    QUANTILE,
+    SOFTMAX,
+    SQUARED,
+    clamp,
+    curvature,
+    derivative,
+    logistic_step,
+    sigmoid,
+    step,
+)
+from penstock._native.walk cimport (
+    LARGEST,
+    MAX_ORDER,
+    Interaction,
+    Plan,
+    Walk,
+    announce,
+    make_room,
+    visit_again,
+    visit_row,
+)
 
 cdef enum:
     AHEAD = 3  # rows
-    BLOCK = 512  # entries: 6 KiB, and few events have more
-    MAX_ORDER = 3
     MAX_SPARE = 1 << 16  # entries (1 MiB) that a buffer may hold on to between calls
 
 cdef enum:
     BINARY = 0
     MULTICLASS = 1
     REGRESSION = 2
-
-cdef enum:
-    SQUARED = 0
-    LOGISTIC = 1
-    HINGE = 2
-    QUANTILE = 3
-    POISSON = 4
-    SOFTMAX = 5
 
 cdef enum:
     NAG = 0
@@ -84,12 +83,7 @@ cdef enum:
     GRAVITY = 6
     N_TOTALS = 7
 
-cdef const uint32_t CONSTANT = 11650396  # Vowpal Wabbit's bucket of the constant feature
-cdef const uint32_t FNV_PRIME = 16777619
-cdef const double LARGEST = 1e18  # of |x|, |label| and weight: their products stay far from double's end
 cdef const double NEGLIGIBLE = 2.0**-24  # a logistic loss that is 0 in float32 teaches nothing, not even scales
-cdef const double NO_WAY = 1e-12  # a margin that moves by less than this moves along a straight line
-cdef const double MAX_EXPONENT = 44.0  # exp(44)^2 is the largest square that fits a float32
 
 HEADS = {"binary": BINARY, "multiclass": MULTICLASS, "regression": REGRESSION}
 LOSSES = {
@@ -104,212 +98,7 @@ RULES = {"nag": NAG, "adagrad": ADAGRAD, "sgd": SGD, "ftrl": FTRL, "coin": COIN}
 TOTALS = ("sum_norm", "sum_weight", "low", "high", "age", "contraction", "gravity")
 
 
-# ---------------------------------------------------------------------------------------------- walking a row
-
-ctypedef void (*Visit)(void* context, const uint32_t* buckets, const double* values, Py_ssize_t n) noexcept nogil
-
-cdef struct Interaction:
-    Py_ssize_t order
-    uint32_t namespaces[MAX_ORDER]
-    bint anything[MAX_ORDER]
-
-cdef cppclass Plan:
-    # What a row's entries are: how many bits of a hash, whether with the constant, which crosses.
-    uint32_t mask
-    bint constant
-    vector[Interaction] interactions
-
-cdef cppclass Walk:
-    # One row and the block of its entries that is being visited.
-    const uint32_t* indices
-    const double* values
-    const uint32_t* namespaces
-    Py_ssize_t length
-    Visit visit
-    void* context
-    uint32_t buckets[BLOCK]
-    double x[BLOCK + LANES]  # a kernel may read a few too many
-    Py_ssize_t n
-    bint whole  # the block holds the whole row: another pass need not walk again
-    vector[pair[uint64_t, uint32_t]] order  # namespace << 32 | index, and position; sorted
-    vector[Py_ssize_t] starts  # where in `order` each namespace starts, and the end
-
-
-cdef inline double usable(double value) noexcept nogil:
-    # A value that can be computed with: what is not a number counts as 0, which is no feature.
-    if not fabs(value) <= LARGEST:
-        return copysign(LARGEST, value) if value == value else 0.0
-    return value
-
-
-cdef inline Py_ssize_t put(
-    const Plan* plan, Walk* walk, Py_ssize_t n, uint32_t index, double value
-) noexcept nogil:
-    # Append to a block of n entries; returns how many it has then. (In a register: memory would be slower.)
-    value = usable(value)
-    if value == 0.0:
-        return n
-    if n == BLOCK:
-        walk.visit(walk.context, walk.buckets, walk.x, BLOCK)
-        n = 0
-        walk.whole = False
-    walk.buckets[n] = index & plan.mask
-    walk.x[n] = value
-    return n + 1
-
-
-cdef void group(Walk* walk) noexcept nogil:
-    # Sort entries by namespace and index, so that crosses do not depend on the order in which a row happened
-    # to list its features. `order` and `starts` have room for every entry.
-    cdef Py_ssize_t i
-    for i in range(walk.length):
-        walk.order[i].first = (<uint64_t> walk.namespaces[i] << 32) | walk.indices[i]
-        walk.order[i].second = <uint32_t> i
-    sort(walk.order.begin(), walk.order.begin() + walk.length)
-    walk.starts.clear()
-    for i in range(walk.length):
-        if i == 0 or (walk.order[i].first >> 32) != (walk.order[i - 1].first >> 32):
-            walk.starts.push_back(i)
-    walk.starts.push_back(walk.length)
-
-
-cdef inline uint32_t namespace_of(const Walk* walk, Py_ssize_t which) noexcept nogil:
-    return <uint32_t> (walk.order[walk.starts[which]].first >> 32)
-
-
-cdef inline Py_ssize_t entry(const Walk* walk, Py_ssize_t i) noexcept nogil:
-    return walk.order[i].second
-
-
-cdef void pairs(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    cdef Py_ssize_t i, j, first, second
-    cdef Py_ssize_t n = walk.n
-    cdef uint32_t half
-    for i in range(walk.starts[a], walk.starts[a + 1]):
-        first = entry(walk, i)
-        half = FNV_PRIME * walk.indices[first]
-        for j in range(i if a == b else walk.starts[b], walk.starts[b + 1]):
-            second = entry(walk, j)
-            n = put(plan, walk, n, half ^ walk.indices[second], walk.values[first] * walk.values[second])
-    walk.n = n
-
-
-cdef void triples(const Plan* plan, Walk* walk, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c) noexcept nogil:
-    cdef Py_ssize_t i, j, k, first, second, third
-    cdef Py_ssize_t n = walk.n
-    cdef uint32_t half
-    cdef double product
-    for i in range(walk.starts[a], walk.starts[a + 1]):
-        first = entry(walk, i)
-        for j in range(i if a == b else walk.starts[b], walk.starts[b + 1]):
-            second = entry(walk, j)
-            half = FNV_PRIME * ((FNV_PRIME * walk.indices[first]) ^ walk.indices[second])
-            product = walk.values[first] * walk.values[second]
-            for k in range(j if b == c else walk.starts[c], walk.starts[c + 1]):
-                third = entry(walk, k)
-                n = put(plan, walk, n, half ^ walk.indices[third], product * walk.values[third])
-    walk.n = n
-
-
-cdef inline bint admits(const Interaction* interaction, Py_ssize_t term, uint32_t namespace) noexcept nogil:
-    return interaction.anything[term] or interaction.namespaces[term] == namespace
-
-
-cdef bint covers(const Interaction* interaction, uint32_t a, uint32_t b, uint32_t c) noexcept nogil:
-    # Whether `interaction` crosses these namespaces too, in whatever order (c is unused for a pair).
-    cdef Py_ssize_t i, j
-    for i in range(interaction.order):
-        if not admits(interaction, i, a):
-            continue
-        for j in range(interaction.order):
-            if j == i or not admits(interaction, j, b):
-                continue
-            if interaction.order == 2 or admits(interaction, 3 - i - j, c):
-                return True
-    return False
-
-
-cdef void cross_namespaces(
-    const Plan* plan, Walk* walk, size_t number, Py_ssize_t a, Py_ssize_t b, Py_ssize_t c
-) noexcept nogil:
-    # Cross namespaces a, b (and c, unless -1), if no earlier interaction does.
-    cdef Py_ssize_t order = 2 if c < 0 else 3
-    cdef size_t earlier
-    cdef uint32_t third = 0 if c < 0 else namespace_of(walk, c)
-    for earlier in range(number):
-        if plan.interactions[earlier].order == order and covers(
-            &plan.interactions[earlier], namespace_of(walk, a), namespace_of(walk, b), third
-        ):
-            return
-    if c < 0:
-        pairs(plan, walk, a, b)
-    elif a == b or b == c or a == c:  # equal namespaces must be neighbours for combinations to count once
-        triples(plan, walk, min(a, b, c), max(min(a, b), min(max(a, b), c)), max(a, b, c))
-    else:
-        triples(plan, walk, a, b, c)
-
-
-cdef void cross(const Plan* plan, Walk* walk, size_t number) noexcept nogil:
-    # Wildcards take the row's namespaces in non-decreasing order: each combination once.
-    cdef const Interaction* interaction = &plan.interactions[number]
-    cdef Py_ssize_t n_groups = <Py_ssize_t> walk.starts.size() - 1
-    cdef Py_ssize_t a, b, c, floor
-    for a in range(n_groups):
-        if not admits(interaction, 0, namespace_of(walk, a)):
-            continue
-        for b in range(a if interaction.anything[0] and interaction.anything[1] else 0, n_groups):
-            if not admits(interaction, 1, namespace_of(walk, b)):
-                continue
-            if interaction.order == 2:
-                cross_namespaces(plan, walk, number, a, b, -1)
-                continue
-            floor = 0
-            if interaction.anything[2]:
-                floor = b if interaction.anything[1] else (a if interaction.anything[0] else 0)
-            for c in range(floor, n_groups):
-                if admits(interaction, 2, namespace_of(walk, c)):
-                    cross_namespaces(plan, walk, number, a, b, c)
-
-
-cdef void visit_row(const Plan* plan, Walk* walk, Visit visit, void* context) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef Py_ssize_t n = 0
-    cdef size_t number
-    walk.visit = visit
-    walk.context = context
-    walk.whole = True
-    if walk.length < BLOCK and copy_usable(
-        walk.indices, walk.values, walk.length, plan.mask, LARGEST, walk.buckets, walk.x
-    ):
-        n = walk.length
-    else:
-        for i in range(walk.length):
-            n = put(plan, walk, n, walk.indices[i], walk.values[i])
-    if plan.constant:
-        n = put(plan, walk, n, CONSTANT, 1.0)
-    walk.n = n
-    if plan.interactions.size() and walk.length:
-        group(walk)
-        for number in range(plan.interactions.size()):
-            cross(plan, walk, number)
-    visit(context, walk.buckets, walk.x, walk.n)
-
-
-cdef inline void visit_again(const Plan* plan, Walk* walk, Visit visit, void* context) noexcept nogil:
-    if walk.whole:
-        visit(context, walk.buckets, walk.x, walk.n)
-    else:
-        visit_row(plan, walk, visit, context)
-
-
-cdef inline void announce(
-    const Plan* plan, const uint32_t* indices, Py_ssize_t n, const float* weights, size_t width
-) noexcept nogil:
-    # Have the buckets fetched that a row which is visited soon will read: they lie all over the table.
-    cdef Py_ssize_t i
-    for i in range(n):
-        PREFETCH(weights + (indices[i] & plan.mask) * width)
-
+# ------------------------------------------------------------------------------------------------------- rows
 
 cdef inline void use(Walk* walk, Entries& entries) noexcept:
     walk.indices = entries.indices()
@@ -339,16 +128,6 @@ cdef int make_plan(Plan* plan, int bits, bint constant, interactions) except -1:
     return 0
 
 
-cdef int make_room(const Plan* plan, Walk* walk, Py_ssize_t longest) except -1:
-    if plan.interactions.size():
-        if longest > 0xFFFFFFFF:
-            raise ValueError("a row has more than 2^32 entries")
-        if <Py_ssize_t> walk.order.size() < longest:
-            walk.order.resize(longest)
-        walk.starts.reserve(longest + 1)
-    return 0
-
-
 cdef Py_ssize_t check_rows(
     const int64_t[::1] indptr,
     const uint32_t[::1] indices,
@@ -369,94 +148,9 @@ cdef Py_ssize_t check_rows(
         if indptr[i + 1] < indptr[i]:
             raise ValueError(f"row pointers decrease at row {i}")
         longest = max(longest, indptr[i + 1] - indptr[i])
+    if longest > 0xFFFFFFFF:
+        raise ValueError("a row has more than 2^32 entries")
     return longest
-
-
-# ------------------------------------------------------------------------------------------------- the losses
-
-cdef inline double sigmoid(double x) noexcept nogil:
-    return 1.0 / (1.0 + exp(-x))
-
-
-cdef inline double clamp(double x, double low, double high) noexcept nogil:
-    if x != x:
-        x = 0.0
-    return low if x < low else (high if x > high else x)
-
-
-cdef double derivative(int loss, double p, double y, double tau) noexcept nogil:
-    # dloss/dp. Labels are 0 or 1 for logistic and hinge.
-    cdef double sign
-    if loss == LOGISTIC:
-        return -sigmoid(-p) if y > 0.0 else sigmoid(p)
-    if loss == SQUARED:
-        return 2.0 * (p - y)
-    if loss == HINGE:
-        sign = 2.0 * y - 1.0
-        return 0.0 if sign * p >= 1.0 else -sign
-    if loss == QUANTILE:
-        return 0.0 if p == y else (-tau if p < y else 1.0 - tau)
-    return exp(clamp(p, -MAX_EXPONENT, MAX_EXPONENT)) - y
-
-
-cdef double curvature(int loss, double p, double d) noexcept nogil:
-    # d^2 loss/dp^2 of a loss that has one, where its derivative is `d`.
-    if loss == SQUARED:
-        return 2.0
-    if loss == POISSON:
-        return exp(clamp(p, -MAX_EXPONENT, MAX_EXPONENT))
-    return fabs(d) * (1.0 - fabs(d))  # logistic and softmax
-
-
-cdef inline double logistic_step(double scale, double chance, double y, double h, double q) noexcept nogil:
-    # `scale` is e^p for label 1 and e^-p for label 0, `chance` is what the other label has.
-    cdef double size = h * chance if h * q < NO_WAY else logistic_shift(scale, chance, h * q) / q
-    return size if y > 0.0 else -size
-
-
-cdef double poisson_step(double p, double y, double h, double q) noexcept nogil:
-    cdef double hq = h * q, rate = exp(p)
-    if hq * max(rate, y) < NO_WAY:
-        return h * (y - rate)
-    if y <= 0.0:
-        return -log1p(rate * hq) / q
-    if y * hq > MAX_EXPONENT:
-        return (log(y) - p) / q
-    return y * h - log1p(rate * expm1(y * hq) / y) / q
-
-
-cdef double step(int loss, double p, double y, double h, double q, double tau) noexcept nogil:
-    # The u for which p + u*q solves dp/ds = -q * dloss/dp over [0, h] (Karampatziakis and Langford 2011).
-    cdef double hq = h * q, sign, error, scale
-    if loss == POISSON:
-        return poisson_step(clamp(p, -MAX_EXPONENT, MAX_EXPONENT), y, h, q)
-    if loss == LOGISTIC:
-        scale = exp(p if y > 0.0 else -p)
-        return logistic_step(scale, 1.0 / (1.0 + scale), y, h, q)
-    if hq < NO_WAY:
-        return -h * derivative(loss, p, y, tau)
-    if loss == SQUARED:
-        return (p - y) * expm1(-2.0 * hq) / q
-    if loss == HINGE:
-        sign = 2.0 * y - 1.0
-        error = 1.0 - sign * p
-        if error <= 0.0:
-            return 0.0
-        return sign * (h if hq < error else error / q)
-    error = y - p
-    if error > 0.0:
-        return tau * h if tau * hq < error else error / q
-    return (tau - 1.0) * h if (tau - 1.0) * hq > error else error / q
-
-
-def loss_derivative(str loss, double p, double y, double tau=0.5):
-    """Derivative of a loss by the margin `p`."""
-    return derivative(LOSSES[loss], p, y, tau)
-
-
-def loss_step(str loss, double p, double y, double h, double q, double tau=0.5):
-    """The importance-aware step ``u``: the margin moves from `p` to ``p + u*q``."""
-    return step(LOSSES[loss], p, y, h, q, tau)
 
 
 # -------------------------------------------------------------------------------------- margins and predictions
@@ -808,7 +502,7 @@ cdef class Linear:
         """
         cdef Py_ssize_t n = indptr.shape[0] - 1, i
         cdef bint learning = labels is not None, predicting = out is not None
-        make_room(&self.plan, &self.walk, check_rows(indptr, indices, values, namespaces))
+        make_room(self.plan, self.walk, check_rows(indptr, indices, values, namespaces))
         self.check(n_classes)
         if learning and (labels.shape[0] != n or weights is None or weights.shape[0] != n):
             raise ValueError(f"there are {n} rows, but not as many labels and weights")
@@ -828,7 +522,7 @@ cdef class Linear:
                     self.walk.namespaces = &namespaces[indptr[i]]
                 if i + AHEAD < n and indptr[i + AHEAD] < indptr[i + AHEAD + 1]:
                     announce(
-                        &self.plan, &indices[indptr[i + AHEAD]], indptr[i + AHEAD + 1] - indptr[i + AHEAD],
+                        self.plan, &indices[indptr[i + AHEAD]], indptr[i + AHEAD + 1] - indptr[i + AHEAD],
                         self.c.table, self.c.width,
                     )
                 self.event(
@@ -849,7 +543,7 @@ cdef class Linear:
         cdef double scalar = 0.0
         entries.take(self.spare)
         encode_into(row, entries)
-        make_room(&self.plan, &self.walk, <Py_ssize_t> entries.size())
+        make_room(self.plan, self.walk, <Py_ssize_t> entries.size())
         self.check(n_classes)
         if self.answer.head == MULTICLASS:
             self.check_class(label, weight)
@@ -881,7 +575,7 @@ cdef class Linear:
         cdef Probe probe
         cdef const double* totals
         cdef double p, d, h
-        make_room(&self.plan, &self.walk, check_rows(indptr, indices, values, namespaces))
+        make_room(self.plan, self.walk, check_rows(indptr, indices, values, namespaces))
         self.check(1)
         if self.rule > SGD or self.answer.head == MULTICLASS:
             raise ValueError("sensitivities are of one output, learned by nag, adagrad or sgd")
@@ -898,17 +592,17 @@ cdef class Linear:
                     self.walk.values = &values[indptr[i]]
                     self.walk.namespaces = &namespaces[indptr[i]]
                 self.margins.out[0] = 0.0
-                visit_row(&self.plan, &self.walk, add_margins, &self.margins)
+                visit_row(self.plan, self.walk, add_margins, &self.margins)
                 p = clamp(self.margins.out[0], totals[LOW], totals[HIGH])
                 d = derivative(self.answer.loss, p, label, self.tau)
                 probe.square = d * d
                 probe.norm = probe.moved = 0.0
                 h = self.learning_rate
                 if self.rule == SGD:
-                    visit_again(&self.plan, &self.walk, probe_plain, &probe)
+                    visit_again(self.plan, self.walk, probe_plain, &probe)
                     h *= pow(totals[AGE] + 1.0, -self.c.power_t)
                 else:
-                    visit_again(&self.plan, &self.walk, probe_adaptive, &probe)
+                    visit_again(self.plan, self.walk, probe_adaptive, &probe)
                 if self.rule == NAG and totals[SUM_NORM] + probe.norm > 0.0:
                     h *= pow((totals[SUM_WEIGHT] + 1.0) / (totals[SUM_NORM] + probe.norm), 1.0 - self.c.power_t)
                 out[i] = clamp(h * probe.moved, 0.0, FLOAT_MAX)
@@ -951,7 +645,7 @@ cdef class Linear:
         cdef Py_ssize_t k
         for k in range(self.c.n_classes):
             self.margins.out[k] = 0.0
-        visit_row(&self.plan, &self.walk, add_margins, &self.margins)
+        visit_row(self.plan, self.walk, add_margins, &self.margins)
         if out != NULL:
             answer(&self.answer, self.margins.out, out)
         if weight > 0.0:
@@ -981,16 +675,16 @@ cdef class Linear:
         if self.rule <= SGD:
             self.descend(label, weight)
         elif self.rule == FTRL:
-            visit_again(&self.plan, &self.walk, apply_ftrl, c)
+            visit_again(self.plan, self.walk, apply_ftrl, c)
         else:
-            visit_again(&self.plan, &self.walk, apply_coin, c)
+            visit_again(self.plan, self.walk, apply_coin, c)
 
     cdef void place_bets(self, double weight) noexcept nogil:
         # Coin betting takes its gradient where the fresh bets would have put the margin.
         cdef Update* c = &self.c
         cdef double* totals
         cdef Py_ssize_t k
-        visit_again(&self.plan, &self.walk, measure_coin, c)
+        visit_again(self.plan, self.walk, measure_coin, c)
         for k in range(c.n_classes):
             if self.sighted[k]:
                 totals = &self.totals[k, 0]
@@ -1025,9 +719,9 @@ cdef class Linear:
         cdef double target
         c.may_wait = self.walk.whole and c.n_classes == 1
         if self.rule != SGD:
-            visit_again(&self.plan, &self.walk, measure_adaptive, c)
+            visit_again(self.plan, self.walk, measure_adaptive, c)
         elif self.invariant or self.answer.loss == SOFTMAX:
-            visit_again(&self.plan, &self.walk, measure_plain, c)
+            visit_again(self.plan, self.walk, measure_plain, c)
             for k in range(1, c.n_classes):
                 c.moved[k] = c.moved[0]
         for k in range(c.n_classes):
@@ -1039,7 +733,7 @@ cdef class Linear:
                     target = 1.0 if k == <Py_ssize_t> label else 0.0
                 c.change[k] = self.choose_step(k, target, weight)
             self.totals[k, AGE] += weight
-        visit_again(&self.plan, &self.walk, apply_plain if self.rule == SGD else apply_adaptive, c)
+        visit_again(self.plan, self.walk, apply_plain if self.rule == SGD else apply_adaptive, c)
         if self.hold.held != NULL:
             self.hold_on(weight)
         for k in range(c.n_classes):
@@ -1057,7 +751,7 @@ cdef class Linear:
                 hold.curvature[k] = curvature(self.answer.loss, self.margins.out[k], gradient[k])
         hold.n_classes = self.c.n_classes
         hold.weight = weight
-        visit_again(&self.plan, &self.walk, hold_on, hold)
+        visit_again(self.plan, self.walk, hold_on, hold)
         if hold.every > 0 and self.clock[0] % hold.every == 0:
             consolidate(hold[0], <size_t> self.plan.mask + 1, NULL, 0)
 
@@ -1156,7 +850,7 @@ cdef class LinearModel:
         cdef Py_ssize_t n = indptr.shape[0] - 1, i
         cdef Walk walk
         cdef vector[double] margins
-        make_room(&self.plan, &walk, check_rows(indptr, indices, values, namespaces))
+        make_room(self.plan, walk, check_rows(indptr, indices, values, namespaces))
         margins.resize(self.answer.n_classes)
         if out.shape[0] != n or out.shape[1] != self.answer.n_classes:
             raise ValueError(
@@ -1173,7 +867,7 @@ cdef class LinearModel:
                     walk.namespaces = &namespaces[indptr[i]]
                 if i + AHEAD < n and indptr[i + AHEAD] < indptr[i + AHEAD + 1]:
                     announce(
-                        &self.plan, &indices[indptr[i + AHEAD]], indptr[i + AHEAD + 1] - indptr[i + AHEAD],
+                        self.plan, &indices[indptr[i + AHEAD]], indptr[i + AHEAD + 1] - indptr[i + AHEAD],
                         &self.weights[0], self.answer.n_classes,
                     )
                 self.predict_row(&walk, margins.data(), &out[i, 0])
@@ -1193,7 +887,7 @@ cdef class LinearModel:
         cdef double margin, scalar
         entries.take(self.spare)
         encode_into(row, entries)
-        make_room(&self.plan, &walk, <Py_ssize_t> entries.size())
+        make_room(self.plan, walk, <Py_ssize_t> entries.size())
         use(&walk, entries)
         if self.answer.head != MULTICLASS:
             self.predict_row(&walk, &margin, &scalar)
@@ -1218,7 +912,7 @@ cdef class LinearModel:
         m.totals = NULL
         for k in range(m.n_classes):
             margins[k] = 0.0
-        visit_row(&self.plan, walk, add_margins, &m)
+        visit_row(self.plan, walk[0], add_margins, &m)
         answer(&self.answer, margins, out)
 
 
@@ -1242,3 +936,13 @@ def first_bad_label(const double[::1] labels, const double[::1] weights, double 
         if whole and label != <double> <int64_t> label:
             return i
     return -1
+
+
+def loss_derivative(str loss, double p, double y, double tau=0.5):
+    """Derivative of a loss by the margin `p`."""
+    return derivative(LOSSES[loss], p, y, tau)
+
+
+def loss_step(str loss, double p, double y, double h, double q, double tau=0.5):
+    """The importance-aware step ``u``: the margin moves from `p` to ``p + u*q``."""
+    return step(LOSSES[loss], p, y, h, q, tau)

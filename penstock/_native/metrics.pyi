@@ -30,6 +30,7 @@ PAIRS_UNCHANGED: Final[int]
 CALIBRATION: Final[int]
 CALIBRATION_BINS: Final[int]
 CLASSES: Final[int]
+BINARY_SUMS: Final[int]
 
 NUMBER_SCALE: Final[int]
 NUMBER_TOTAL: Final[int]

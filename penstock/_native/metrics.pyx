@@ -8,40 +8,63 @@ A summary writes a row for each event of positive weight, and returns how many i
 first event that cannot be used (-1 if there is none), and what is wrong with that.
 """
 
-from libc.math cimport fabs, log
-from libc.stdint cimport int64_t, uint64_t
+from libc.math cimport fabs
+from libc.stdint cimport int64_t
 from libc.string cimport memcpy
 
-cpdef enum:  # columns of the row of a classified event
-    LABEL = 0
-    PREDICTED = 1    # -1 where there was no answer
-    LOGLOSS = 2
-    BRIER = 3
-    SCORE = 4        # binary: probability of 1; multiclass: probability of the predicted class
-    WEIGHT = 5
-    PREVIOUS = 6     # the label before this one, -1 before the first
-    CLASS_COLUMNS = 7
+cdef extern from "scoring.hpp" namespace "penstock" nogil:
+    cpdef enum:
+        LABEL
+        PREDICTED
+        LOGLOSS
+        BRIER
+        SCORE
+        WEIGHT
+        PREVIOUS
+        CLASS_COLUMNS
+
+        SCALE
+        TOTAL
+        CORRECT
+        SUM_LOGLOSS
+        SUM_BRIER
+        SUM_SCORE
+        SUM_HITS
+        PAIRS
+        PAIRS_CORRECT
+        PAIRS_UNCHANGED
+        CALIBRATION
+        CALIBRATION_BINS
+        CLASSES
+        BINARY_SUMS
+    const double LARGEST_SCALE
+    const int64_t _AUC_BINS "penstock::AUC_BINS"
+
+    bint is_probability(double p)
+    double into_unit(double p)
+    bint is_weight(double weight)
+    bint is_binary(double label)
+    double log_loss(double p)
+    int calibration_bin(double score)
+    int64_t auc_bin(double p)
+    void square_errors(const double* p, const double* labels, Py_ssize_t n, double* losses)
+    bint all_usable(const double* p, const double* labels, const double* weights, Py_ssize_t n, Py_ssize_t* kept)
+
+    cppclass Block:
+        Py_ssize_t n
+        void follow(double previous)
+        void take(const double* p, const double* labels, const double* weights, Py_ssize_t n)
+        void write_row(Py_ssize_t i, double* row)
+    const Py_ssize_t BLOCK "penstock::Block::MOST"
+    void judge(Block& block)
+    void place(Block& block)
+    void add_block(const Block& block, double* sums, double* fading_sums, double growth, double* histogram)
 
 cpdef enum:  # columns of the row of an estimated number
     NUMBER_LABEL = 0
     NUMBER_ESTIMATE = 1
     NUMBER_WEIGHT = 2
     NUMBER_COLUMNS = 3
-
-cpdef enum:  # sums over rows of classified events, all weighted
-    SCALE = 0             # what a weight of 1 counts now, see `rescaled`
-    TOTAL = 1
-    CORRECT = 2
-    SUM_LOGLOSS = 3
-    SUM_BRIER = 4
-    SUM_SCORE = 5
-    SUM_HITS = 6          # binary: label is 1; multiclass: the predicted class was the label
-    PAIRS = 7             # events with a label before them
-    PAIRS_CORRECT = 8
-    PAIRS_UNCHANGED = 9   # label as before
-    CALIBRATION = 10      # weight, score, hits of each of 15 bins of the score
-    CALIBRATION_BINS = 15
-    CLASSES = 55          # label, predicted, both: of each class
 
 cpdef enum:  # sums over rows of estimated numbers
     NUMBER_SCALE = 0
@@ -58,52 +81,29 @@ cpdef enum:  # what a summary found unusable
     BAD_LABEL = 2
     BAD_WEIGHT = 3
 
-# Score bins for AUC are narrow where scores are close to 0 or 1, as click rates and fraud scores are: 128 to
-# each halving of min(p, 1 - p) down to 2**-21, so a bin is never wider than 0.8 % of that, nor than 0.002.
-cdef int64_t _OCTAVES = 20
-cdef int _STEP_BITS = 7
-cdef int64_t _HALF = (_OCTAVES << _STEP_BITS) + 1
-AUC_BINS = 2 * _HALF
+AUC_BINS = _AUC_BINS
 
 cdef double _MAX_CLASSES = 1 << 20      # of memory per class there are 48 bytes
-cdef double _TOLERANCE = 1e-6           # float32 probabilities add up to a little more than 1
-cdef double _CLIP = 1e-15
-cdef double _LARGEST_SCALE = 1e12
-
-
-cdef inline double clipped_log(double p) noexcept nogil:
-    return log(_CLIP if p < _CLIP else (1.0 - _CLIP if p > 1.0 - _CLIP else p))
-
-
-cdef inline bint is_probability(double p) noexcept nogil:
-    return -_TOLERANCE <= p <= 1.0 + _TOLERANCE  # false for NaN
-
-
-cdef inline double into_unit(double p) noexcept nogil:
-    return 0.0 if p <= 0.0 else (1.0 if p > 1.0 else p)
-
-
-cdef inline bint is_weight(double weight) noexcept nogil:
-    return weight >= 0.0 and weight - weight == 0.0
 
 
 cdef inline int unusable_binary(double p, double y, double weight) noexcept nogil:
     if not is_probability(p):
         return BAD_PREDICTION
-    if y != 0.0 and y != 1.0:
+    if not is_binary(y):
         return BAD_LABEL
     return USABLE if is_weight(weight) else BAD_WEIGHT
 
 
-cdef inline void summarise_one(double* row, double p, double y, double weight, double previous) noexcept nogil:
-    p = into_unit(p)
-    row[<int>LABEL] = y
-    row[<int>PREDICTED] = 1.0 if p >= 0.5 else 0.0
-    row[<int>LOGLOSS] = -clipped_log(p if y == 1.0 else 1.0 - p)
-    row[<int>BRIER] = (p - y) * (p - y)
-    row[<int>SCORE] = p
-    row[<int>WEIGHT] = weight
-    row[<int>PREVIOUS] = previous
+cdef Py_ssize_t first_unusable(
+    const double* p, const double* labels, const double* weights, Py_ssize_t n, int* what
+) noexcept nogil:
+    """Position of the first event that cannot be used, -1 if there is none."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        what[0] = unusable_binary(p[i], labels[i], weights[i])
+        if what[0] != USABLE:
+            return i
+    return -1
 
 
 def summarise_binary(
@@ -114,40 +114,38 @@ def summarise_binary(
     double[:, ::1] rows,
 ):
     """Summarise events whose predictions are the probability of 1."""
-    cdef Py_ssize_t i, n = labels.shape[0], kept = 0
-    cdef int what
+    cdef Py_ssize_t i, n = labels.shape[0], kept = 0, start = 0, bad
+    cdef int what = USABLE
+    cdef Block block
     if not n == predictions.shape[0] == weights.shape[0] <= rows.shape[0] or rows.shape[1] != CLASS_COLUMNS:
         raise ValueError("predictions, labels, weights and rows do not fit together")
     with nogil:
-        for i in range(n):
-            what = unusable_binary(predictions[i], labels[i], weights[i])
-            if what != USABLE:
-                with gil:
-                    return kept, i, what
-            if weights[i] > 0.0:
-                summarise_one(&rows[kept, 0], predictions[i], labels[i], weights[i], previous)
-                previous = labels[i]
-                kept += 1
-    return kept, -1, USABLE
+        bad = first_unusable(&predictions[0], &labels[0], &weights[0], n, &what)
+        if bad >= 0:
+            n = bad
+        block.follow(previous)
+        while start < n:
+            block.take(&predictions[start], &labels[start], &weights[start], min(BLOCK, n - start))
+            judge(block)
+            for i in range(block.n):
+                block.write_row(i, &rows[kept + i, 0])
+            kept += block.n
+            start += BLOCK
+    return kept, bad, what
 
 
 def squared_losses(const double[::1] predictions, const double[::1] labels, double[::1] losses):
     """Write the squared error of each probability of 1; return as a summary does."""
-    cdef Py_ssize_t i, n = labels.shape[0]
-    cdef double p
+    cdef Py_ssize_t n = labels.shape[0], n_ones = 0, bad = -1
+    cdef int what = USABLE
     if not n == predictions.shape[0] == losses.shape[0]:
         raise ValueError("predictions, labels and losses do not fit together")
     with nogil:
-        for i in range(n):
-            if not is_probability(predictions[i]):
-                with gil:
-                    return i, i, BAD_PREDICTION
-            if labels[i] != 0.0 and labels[i] != 1.0:
-                with gil:
-                    return i, i, BAD_LABEL
-            p = into_unit(predictions[i])
-            losses[i] = (p - labels[i]) * (p - labels[i])
-    return n, -1, USABLE
+        if all_usable(&predictions[0], &labels[0], &labels[0], n, &n_ones):
+            square_errors(&predictions[0], &labels[0], n, &losses[0])
+        else:
+            bad = first_unusable(&predictions[0], &labels[0], &labels[0], n, &what)
+    return n, bad, what
 
 
 def summarise_multiclass(
@@ -195,7 +193,7 @@ def summarise_multiclass(
             row = &rows[kept, 0]
             row[<int>LABEL] = y
             row[<int>PREDICTED] = <double>best
-            row[<int>LOGLOSS] = -clipped_log(p_label)
+            row[<int>LOGLOSS] = log_loss(p_label)
             row[<int>BRIER] = 1.0 if best < 0 else 0.5 * squares  # no answer is as bad as a wrong one
             row[<int>SCORE] = p_best
             row[<int>WEIGHT] = weights[i]
@@ -242,7 +240,7 @@ cdef inline bint rescaled(double* scale, double growth) noexcept nogil:
     instead of one for every sum.
     """
     scale[0] *= growth
-    return scale[0] > _LARGEST_SCALE
+    return scale[0] > LARGEST_SCALE
 
 
 cdef struct Head:  # the first sums over rows of classified events, in their order
@@ -288,8 +286,7 @@ cdef inline void add_row(
         head.pairs_correct += correct
         head.pairs_unchanged += weight if row[<int>PREVIOUS] == label else 0.0
     if 0.0 <= score <= 1.0:
-        bin_ = <Py_ssize_t>(score * CALIBRATION_BINS)
-        bin_ = CALIBRATION + 3 * (bin_ - (bin_ == CALIBRATION_BINS))
+        bin_ = CALIBRATION + 3 * calibration_bin(score)
         sums[bin_] += weight
         sums[bin_ + 1] += weight * score
         sums[bin_ + 2] += hit
@@ -344,21 +341,6 @@ def add_numbers(const double[:, ::1] rows, double[::1] sums, double growth):
             sum_[<int>LABEL_M2] += weight * deviation * (label - sum_[<int>LABEL_MEAN])
 
 
-cdef inline int64_t auc_bin(double p) noexcept nogil:
-    """Number of the bin of a score: the exponent and the first bits of min(p, 1 - p), mirrored at 1/2."""
-    cdef double small = p if p <= 0.5 else 1.0 - p
-    cdef double lowest = 1.0 / <double>(<int64_t>1 << (_OCTAVES + 1))
-    cdef uint64_t bits, base
-    cdef int64_t bin_
-    if not small > lowest:
-        bin_ = 0
-    else:
-        memcpy(&bits, &small, sizeof(double))
-        memcpy(&base, &lowest, sizeof(double))
-        bin_ = <int64_t>(bits >> (52 - _STEP_BITS)) - <int64_t>(base >> (52 - _STEP_BITS))
-    return bin_ if p <= 0.5 else 2 * _HALF - 1 - bin_
-
-
 def add_scores(const double[:, ::1] rows, double[:, ::1] histogram):
     """Add weights to the histograms of scores: of labels 0 in the first line, of labels 1 in the second."""
     cdef Py_ssize_t i, n = rows.shape[0], of_ones
@@ -403,43 +385,36 @@ def score_binary(
     That is `summarise_binary`, `remember`, `add_classified` (twice: without growth, and with it) and
     `add_scores`. If an event cannot be used, nothing is written.
     """
-    cdef Py_ssize_t i, n = labels.shape[0], n_sums = sums.shape[0], size = ring.shape[0], slot, kept = 0
-    cdef int what
-    cdef double previous = -1.0
-    cdef double* row
-    cdef Head head, fading
+    cdef Py_ssize_t i, n = labels.shape[0], size = ring.shape[0], start = 0, kept = 0, left = 0, lost, slot, bad
+    cdef int what = USABLE
+    cdef Block block
     if not n == predictions.shape[0] == weights.shape[0]:
         raise ValueError("predictions, labels and weights do not fit together")
     if size < 1 or ring.shape[1] != CLASS_COLUMNS or n_before < 0:
         raise ValueError("rows do not fit into the ring")
-    if n_sums < CLASSES or fading_sums.shape[0] != n_sums:
-        raise ValueError("the sums are not those of classified events")
-    if histogram.shape[0] != 2 or histogram.shape[1] != AUC_BINS:
+    if not sums.shape[0] == fading_sums.shape[0] == BINARY_SUMS:
+        raise ValueError("the sums are not those of binary events")
+    if histogram.shape[0] != 2 or histogram.shape[1] != _AUC_BINS:
         raise ValueError("the histogram is not one of scores")
-    if n_before:
-        previous = ring[(n_before - 1) % size, <int>LABEL]
-    slot = n_before % size
+    block.follow(ring[(n_before - 1) % size, <int>LABEL] if n_before else -1.0)
     with nogil:
-        for i in range(n):
-            what = unusable_binary(predictions[i], labels[i], weights[i])
-            if what != USABLE:
-                with gil:
-                    return 0, i, what
-        memcpy(&head, &sums[0], sizeof(Head))
-        memcpy(&fading, &fading_sums[0], sizeof(Head))
-        for i in range(n):
-            if weights[i] == 0.0:
-                continue
-            row = &ring[slot, 0]
-            summarise_one(row, predictions[i], labels[i], weights[i], previous)
-            add_row(row, &head, &sums[0], n_sums, 1.0, False)
-            add_row(row, &fading, &fading_sums[0], n_sums, growth, False)
-            histogram[1 if labels[i] == 1.0 else 0, auc_bin(row[<int>SCORE])] += weights[i]
-            previous = labels[i]
-            kept += 1
-            slot += 1
-            if slot == size:
-                slot = 0
-        memcpy(&sums[0], &head, sizeof(Head))
-        memcpy(&fading_sums[0], &fading, sizeof(Head))
+        if not all_usable(&predictions[0], &labels[0], &weights[0], n, &left):
+            bad = first_unusable(&predictions[0], &labels[0], &weights[0], n, &what)
+            with gil:
+                return 0, bad, what
+        while start < n:
+            block.take(&predictions[start], &labels[start], &weights[start], min(BLOCK, n - start))
+            judge(block)
+            place(block)
+            add_block(block, &sums[0], &fading_sums[0], growth, &histogram[0, 0])
+            lost = min(max(left - size, 0), block.n)  # what would be overwritten at once is not written
+            slot = (n_before % size + kept + lost) % size
+            for i in range(lost, block.n):
+                block.write_row(i, &ring[slot, 0])
+                slot += 1
+                if slot == size:
+                    slot = 0
+            kept += block.n
+            left -= block.n
+            start += BLOCK
     return kept, -1, USABLE

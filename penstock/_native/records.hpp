@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "entries.hpp"
+
 namespace penstock {
 
 constexpr size_t kMaxSpare = 1 << 20;  // entries that the columns may hold on to between calls
@@ -21,9 +23,7 @@ enum class Labels : int { kBinary, kClasses, kMulticlass, kRegression };
 // The events of one call, in columns.
 struct Events {
     std::vector<int64_t> ends;  // of each event's entries
-    std::vector<uint32_t> indices;
-    std::vector<double> values;
-    std::vector<uint32_t> namespaces;  // none at all where every entry is in the default one
+    Entries entries;
     std::vector<double> labels;
     std::vector<std::string_view> classes;  // of a multiclass task
     std::vector<double> weights;
@@ -35,17 +35,18 @@ struct Events {
     bool has_ids = false;
 
     void clear() {
-        if (indices.capacity() > kMaxSpare) *this = Events();
-        ends.clear(), indices.clear(), values.clear(), namespaces.clear(), labels.clear(), classes.clear();
+        if (entries.room() > kMaxSpare) *this = Events();
+        entries.truncate(0);
+        ends.clear(), labels.clear(), classes.clear();
         weights.clear(), times.clear(), ids.clear(), dates.clear(), kept.clear(), declined.clear();
         has_ids = false;
     }
+};
 
-    void truncate(size_t n_entries) {
-        indices.resize(n_entries);
-        values.resize(n_entries);
-        if (namespaces.size() > n_entries) namespaces.resize(n_entries);
-    }
+// Where a record lies. Behind its end may be more, up to `limit`: that can be read, a few bytes at a time, but must
+// not count.
+struct Record {
+    const char *begin, *end, *limit;
 };
 
 class EventReader {
@@ -54,14 +55,14 @@ class EventReader {
 
     virtual ~EventReader() = default;
 
-    void read(const std::string_view* records, size_t n) {
+    void read(const Record* records, size_t n) {
         for (size_t i = 0; i < n; ++i) {
-            const size_t n_entries = events.indices.size();
-            if (read_record(records[i].data(), records[i].size())) {
+            const size_t n_entries = events.entries.size();
+            if (read_record(records[i])) {
                 events.kept.push_back(static_cast<int64_t>(i));
-                events.ends.push_back(static_cast<int64_t>(events.indices.size()));
+                events.ends.push_back(static_cast<int64_t>(events.entries.size()));
             } else {
-                events.truncate(n_entries);
+                events.entries.truncate(n_entries);
                 events.declined.push_back(static_cast<int64_t>(i));
             }
         }
@@ -71,7 +72,7 @@ class EventReader {
 
   private:
     // Appends one event but for `kept` and `ends`; or returns false, having appended entries at most.
-    virtual bool read_record(const char* at, size_t length) = 0;
+    virtual bool read_record(const Record& record) = 0;
 };
 
 }  // namespace penstock

@@ -14,6 +14,14 @@ cdef extern from "<string_view>" namespace "std" nogil:
         size_t size()
 
 
+cdef extern from "entries.hpp" namespace "penstock" nogil:
+    cppclass Entries:
+        size_t size()
+        const uint32_t* indices()
+        const double* values()
+        const uint32_t* namespaces()
+
+
 cdef extern from "records.hpp" namespace "penstock" nogil:
     enum class Labels(int):
         kBinary
@@ -23,9 +31,7 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
 
     cppclass Events:
         vector[int64_t] ends
-        vector[uint32_t] indices
-        vector[double] values
-        vector[uint32_t] namespaces
+        Entries entries
         vector[double] labels
         vector[string_view] classes
         vector[double] weights
@@ -37,10 +43,15 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
         flag has_ids
         void clear()
 
+    cppclass Record:
+        const char* begin
+        const char* end
+        const char* limit
+
     cppclass EventReader:
         void clear()
         Events events
-        void read(const string_view* records, size_t n) except +
+        void read(const Record* records, size_t n) except +
 
 
 cdef extern from "text_label.hpp" namespace "penstock" nogil:

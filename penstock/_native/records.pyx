@@ -56,7 +56,8 @@ cdef class Records:
         kept, declined : int64
             Numbers of the records read, and of those that somebody else has to look at; together they are n.
         """
-        cdef vector[string_view] views
+        cdef vector[Record] places
+        cdef Record place
         cdef EventReader* reader = self._reader.get()
         if self._is_busy:
             return None
@@ -64,15 +65,17 @@ cdef class Records:
             raise TypeError("this reader has no format")
         for record in records:
             if type(record) is tuple:
-                _add_spans(record[0], record[1], views)
+                _add_spans(record[0], record[1], places)
             elif type(record) is bytes:
-                views.push_back(string_view(PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record)))
+                place.begin = PyBytes_AS_STRING(record)
+                place.end = place.limit = place.begin + PyBytes_GET_SIZE(record)
+                places.push_back(place)
             else:
                 raise TypeError(f"expected bytes, got {type(record).__name__}")
         self._is_busy = True
         try:
             with nogil:
-                reader.read(views.data(), views.size())
+                reader.read(places.data(), places.size())
             return self._columns(&reader.events)
         finally:
             self._is_busy = False
@@ -81,16 +84,14 @@ cdef class Records:
     cdef object _columns(self, Events* events):
         cdef Py_ssize_t i
         cdef Py_ssize_t n = events.kept.size()
-        cdef size_t n_entries = events.indices.size()
+        cdef size_t n_entries = events.entries.size()
         indptr = np.zeros(n + 1, np.int64)
         copy(indptr[1:], events.ends.data(), n * sizeof(int64_t))
         features = Features(
             indptr,
-            column(events.indices.data(), n_entries, np.uint32),
-            column(events.values.data(), n_entries, np.float64),
-            column(events.namespaces.data(), n_entries, np.uint32)
-            if events.namespaces.size()
-            else np.zeros(n_entries, np.uint32),
+            column(events.entries.indices(), n_entries, np.uint32),
+            column(events.entries.values(), n_entries, np.float64),
+            column(events.entries.namespaces(), n_entries, np.uint32),
         )
         if self._has_classes:
             labels = np.empty(n, object)
@@ -112,15 +113,21 @@ cdef class Records:
         )
 
 
-cdef int _add_spans(bytes block, const int64_t[:, ::1] spans, vector[string_view]& views) except -1:
+cdef int _add_spans(bytes block, const int64_t[:, ::1] spans, vector[Record]& places) except -1:
     cdef Py_ssize_t i
     cdef Py_ssize_t size = PyBytes_GET_SIZE(block)
+    cdef const char* first = PyBytes_AS_STRING(block)
+    cdef Record place
+    place.limit = first + size
     if spans.shape[1] != 2:
         raise ValueError(f"expected spans of shape (m, 2), got (m, {spans.shape[1]})")
+    places.reserve(places.size() + spans.shape[0])
     for i in range(spans.shape[0]):
         if not 0 <= spans[i, 0] <= spans[i, 1] <= size:
             raise ValueError(f"bytes {spans[i, 0]} to {spans[i, 1]} are not in a block of {size}")
-        views.push_back(string_view(PyBytes_AS_STRING(block) + spans[i, 0], spans[i, 1] - spans[i, 0]))
+        place.begin = first + spans[i, 0]
+        place.end = first + spans[i, 1]
+        places.push_back(place)
     return 0
 
 

@@ -10,7 +10,9 @@
 #include <limits>
 #include <string_view>
 
+#include "bytes.hpp"
 #include "decimal.hpp"
+#include "digits.hpp"
 #include "hashing.hpp"
 #include "records.hpp"
 #include "text_label.hpp"
@@ -25,7 +27,9 @@ class LineReader : public EventReader {
   private:
     using At = const char*;
 
-    bool read_record(At at, size_t length) override {
+    bool read_record(const Record& record) override {
+        At at = record.begin;
+        auto length = static_cast<size_t>(record.end - at);
         while (length != 0 && (at[length - 1] == '\r' || at[length - 1] == '\n')) --length;
         const std::string_view line(at, length);
         const size_t bar = line.find('|');
@@ -115,9 +119,15 @@ class LineReader : public EventReader {
 
     // The number that is a whole token; nullptr if it is none.
     static At read_value(At at, At end, double& value) {
-        Spelling spelling;
-        at = read_decimal(at, end, value, spelling);
-        return spelling == Spelling::kNumber && (at == end || ends_token(*at)) ? at : nullptr;
+        PlainNumber plain;
+        Spelling spelling = Spelling::kNumber;
+        At behind = read_plain_number(at, end, plain);
+        if (behind != nullptr) {
+            value = plain.value();
+        } else {
+            behind = read_decimal(at, end, value, spelling);
+        }
+        return spelling == Spelling::kNumber && (behind == end || ends_token(*behind)) ? behind : nullptr;
     }
 
     // Whether VW would read (a beginning of) this category as a number, or might.
@@ -142,6 +152,11 @@ class LineReader : public EventReader {
     static bool ends_token(char c) { return c == ' ' || c == '\t' || c == ':' || c == '|'; }
 
     static At token_end(At at, At end) {
+        for (; end - at >= 16; at += 16) {
+            const Bytes bytes = bytes_at(at);
+            const uint32_t ends = highest_bits((bytes == ' ') | (bytes == '\t') | (bytes == ':') | (bytes == '|'));
+            if (ends != 0) return at + __builtin_ctz(ends);
+        }
         while (at != end && !ends_token(*at)) ++at;
         return at;
     }
@@ -152,9 +167,7 @@ class LineReader : public EventReader {
     }
 
     void add(uint32_t index, double value, uint32_t space) {
-        events.indices.push_back(index);
-        events.values.push_back(value);
-        events.namespaces.push_back(space);
+        events.entries.add(index, value, space);
     }
 
     static constexpr size_t kMaxWords = 4;  // the tag included

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -29,7 +30,7 @@ from penstock.errors import BadRecord, ConfigError
 from penstock.events import Batch, Features, Row, Task
 from penstock.sources.base import Rejected
 
-__all__ = ["SKIP", "Events", "FeatureType", "Fields"]
+__all__ = ["SKIP", "Events", "FeatureType", "Fields", "sifted"]
 
 FeatureType = Literal["number", "category"]
 
@@ -100,18 +101,43 @@ class Events:
             lines=lines,
             ids=self.ids,
         )
-        kept = np.array(self.kept, dtype=np.int64)
-        if unusable:
-            self.bad += [(self.kept[i], error) for i, error in unusable]
-            good = np.ones(len(batch), dtype=bool)
-            good[[i for i, _ in unusable]] = False
-            batch = batch.take(np.flatnonzero(good))
-            kept = kept[good]
-        self.bad.sort(key=lambda entry: entry[0])
-        after = np.searchsorted(kept, [i for i, _ in self.bad]).tolist()
-        return batch, tuple(
-            _rejected(error, where(i), raw(i), n) for (i, error), n in zip(self.bad, after, strict=True)
-        )
+        return sifted(batch, self.kept, self.bad, unusable, where=where, raw=raw)
+
+
+def sifted(
+    batch: Batch,
+    kept: Sequence[int],
+    bad: Iterable[tuple[int, BadRecord]],
+    unusable: Sequence[tuple[int, BadRecord]],
+    *,
+    where: Where,
+    raw: Callable[[int], bytes],
+) -> Decoded:
+    """Return the batch without its `unusable` events, and a dead letter for every bad record.
+
+    Parameters
+    ----------
+    batch : Batch
+    kept : sequence of int
+        The record that each of its events came from.
+    bad, unusable : sequences of (int, BadRecord)
+        Records that are not in the batch, and events whose features the kernel could not encode.
+    where, raw : callable
+        Position and original bytes of record i.
+    """
+    bad = sorted([*bad, *((kept[i], error) for i, error in unusable)], key=itemgetter(0))
+    if not bad:
+        return batch, ()
+    records = np.array(kept, dtype=np.int64)
+    if unusable:
+        good = np.ones(len(batch), dtype=bool)
+        good[[i for i, _ in unusable]] = False
+        batch = batch.take(np.flatnonzero(good))
+        records = records[good]
+    after = np.searchsorted(records, [i for i, _ in bad]).tolist()
+    return batch, tuple(
+        _rejected(error, where(i), raw(i), n) for (i, error), n in zip(bad, after, strict=True)
+    )
 
 
 def _rejected(error: BadRecord, where: str, data: bytes, after: int) -> Rejected:

@@ -108,7 +108,10 @@ class Parquet:
                 behind = first + file.metadata.row_group(group).num_rows
                 if behind > start:
                     columns = self._columns(file.schema_arrow.names)
-                    for batch in file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
+                    # Arrow's threads take longer to wake up than a few thousand values of a column to decode.
+                    for batch in file.iter_batches(
+                        _BATCH_ROWS, row_groups=[group], columns=columns, use_threads=False
+                    ):
                         if first + batch.num_rows > start:
                             yield batch.slice(max(start - first, 0))
                         first += batch.num_rows
@@ -137,11 +140,12 @@ class Parquet:
         def make_rows(numbers: Sequence[int]) -> list[Row]:
             return self._fields.rows(self._records(batch.take(pa.array(numbers, pa.int64()))), feedback=False)
 
+        rows = slice(None) if len(kept) == batch.num_rows else kept  # a slice copies nothing
         whole = Batch(
             features=features,
-            labels=roles.labels[kept],
-            weights=roles.weights[kept],
-            times=roles.times[kept],
+            labels=roles.labels[rows],
+            weights=roles.weights[rows],
+            times=roles.times[rows],
             rows=Lazy(len(kept), lambda numbers: make_rows(kept[list(numbers)].tolist())),
             ids=None if roles.ids is None else [roles.ids[i] for i in kept.tolist()],
         )

@@ -12,6 +12,10 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time
 from typing import Any, Final, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock._native.plain import numbers
 from penstock.errors import BadRecord, ConfigError
 from penstock.events import Task
 
@@ -20,6 +24,7 @@ __all__ = [
     "LabelReader",
     "class_name",
     "label_reader",
+    "labels_at_once",
     "path_of",
     "read_id",
     "read_number",
@@ -111,6 +116,23 @@ def label_reader(
     if classes is not None:
         raise ConfigError(f"classes: only a binary task names its two classes; this one is {task.kind}")
     return (_multiclass_reader if task.kind == "multiclass" else _regression_reader)(path, text, required)
+
+
+def labels_at_once(task: Task, values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """Return what `label_reader` makes of each value where no classes are named, if that is plain to see.
+
+    Examples
+    --------
+    >>> labels_at_once(Task("binary"), [1, -1.0]), labels_at_once(Task("binary"), [1, 2])
+    (array([1., 0.]), None)
+    """
+    column = numbers(values) if task.kind != "multiclass" else None
+    if column is None:
+        return None
+    if task.kind == "regression":
+        return column if (np.abs(column) <= _LARGEST_LABEL).all() else None
+    ones = column == 1.0
+    return ones.astype(np.float64) if (ones | (column == 0.0) | (column == -1.0)).all() else None
 
 
 def _pair(classes: Sequence[str | int | bool] | None) -> tuple[str, str] | None:

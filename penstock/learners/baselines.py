@@ -7,6 +7,7 @@ in benchmarking data stream classification and how to avoid them", ECML PKDD).
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Final
 
@@ -210,7 +211,7 @@ class NoChange(_Baseline):
         last, self._n_chances, self._n_repeats = repeats(
             labels, weights, last, self._n_chances, self._n_repeats, before, share
         )
-        self._last = None if np.isnan(last) else last
+        self._last = None if math.isnan(last) else last
 
         if self._kind == "binary":
             of_ones(before, share, _LEAST_SURE, before)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import orjson
 
 from penstock._native.features import encode_rows
-from penstock.codecs.fields import Events, Fields
-from penstock.codecs.values import path_of, read_id, read_time, read_weight
+from penstock.codecs.fields import Fields, sifted
+from penstock.codecs.values import labels_at_once, path_of, read_id, read_time, read_weight
 from penstock.errors import BadRecord, DataError
-from penstock.events import Row
+from penstock.events import Batch, Row
 from penstock.sources.base import Chunk, Position
 
 __all__ = ["chunk_of", "record_of"]
@@ -43,37 +45,40 @@ def chunk_of(
     name : str
         Of the source, in messages.
     """
-    events = Events(fields.task)
-    events.ids = None if ids is None else []
-    read_label = fields.label_reader()
-    for i, row in enumerate(rows):
-        weight, moment = 1.0, math.nan
-        try:
-            label = read_label(None if labels is None else _plain(labels[i]))
-            if weights is not None:
-                weight = read_weight(_plain(weights[i]), text=False, path=path_of(fields.weight or "weight"))
-            if times is not None:
-                moment = read_time(_plain(times[i]), text=False, path=path_of(fields.time or "time"))
-            if ids is not None and events.ids is not None:
-                events.ids.append(read_id(_plain(ids[i]), path=path_of(fields.id or "id")))
-        except BadRecord as error:
-            events.bad.append((i, error))
-            continue
-        events.kept.append(i)
-        events.rows.append(row)
-        events.labels.append(label)
-        events.weights.append(weight)
-        events.times.append(moment)
+    n = len(rows)
+    bad: dict[int, BadRecord] = {}
+    given = [None] * n if labels is None else labels
+    at_once = labels_at_once(fields.task, given) if fields.classes is None else None
+    columns: list[Any] = [
+        rows,
+        _read(given, fields.label_reader(), bad) if at_once is None else at_once,
+        _read(weights, partial(read_weight, text=False, path=path_of(fields.weight or "weight")), bad),
+        _read(times, partial(read_time, text=False, path=path_of(fields.time or "time")), bad),
+        _read(ids, partial(read_id, path=path_of(fields.id or "id")), bad),
+    ]
+    kept: Sequence[int] = range(n)
+    if bad:
+        kept = [i for i in kept if i not in bad]
+        columns = [None if column is None else [column[i] for i in kept] for column in columns]
 
     def raw(i: int) -> bytes:
         record = {"features": rows[i], fields.label: None if labels is None else labels[i]}
         return orjson.dumps(record, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
 
-    features, unusable = encode_rows(events.rows)
-    batch, rejected = events.decoded(
-        features, events.rows, unusable, where=lambda i: f"{name}:{first + i + 1}", raw=raw
+    good, found, importances, moments, names = columns
+    features, unusable = encode_rows(good)
+    batch = Batch(
+        features=features,
+        labels=np.array(found, dtype=object if fields.task.kind == "multiclass" else np.float64),
+        weights=np.ones(len(kept)) if importances is None else np.array(importances, dtype=np.float64),
+        times=np.full(len(kept), math.nan) if moments is None else np.array(moments, dtype=np.float64),
+        rows=good,
+        ids=names,
     )
-    return Chunk(batch=batch, rejected=rejected, position={"record": first + len(rows)})
+    batch, rejected = sifted(
+        batch, kept, bad.items(), unusable, where=lambda i: f"{name}:{first + i + 1}", raw=raw
+    )
+    return Chunk(batch=batch, rejected=rejected, position={"record": first + n})
 
 
 def record_of(position: Position | None) -> int:
@@ -90,6 +95,24 @@ def record_of(position: Position | None) -> int:
     return record
 
 
-def _plain(value: Any) -> Any:
-    """Return a numpy scalar as the Python value it stands for."""
-    return value.item() if hasattr(value, "item") else value
+def _read(
+    column: Sequence[Any] | None, read: Callable[[Any], Any], bad: dict[int, BadRecord]
+) -> list[Any] | None:
+    """Read every value; where one cannot be read, say why in `bad`, unless the row is bad already."""
+    if column is None:
+        return None
+    values = []
+    for i, value in enumerate(_plain(column)):
+        try:
+            values.append(read(value))
+        except BadRecord as error:
+            bad.setdefault(i, error)
+            values.append(None)
+    return values
+
+
+def _plain(column: Sequence[Any]) -> Sequence[Any]:
+    """Return numpy's scalars as the Python values they stand for."""
+    if not any(hasattr(kind, "item") for kind in set(map(type, column))):
+        return column
+    return [value.item() if hasattr(value, "item") else value for value in column]

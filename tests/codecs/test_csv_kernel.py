@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from penstock.codecs.csv import CSV
 from penstock.codecs.fields import Fields
+from penstock.codecs.spans import Spans
 from penstock.events import Task
 
 COLUMNS = ["a", "b", "c", "label", "w", "t", "i", "größe", " 17 "]
@@ -60,9 +61,24 @@ ODD_NUMBERS += [
 ]
 
 
+def in_one_block(records):
+    """Return the same records as stretches of a block; what is between them would go on with it."""
+    between = b'5",'
+    ends = np.cumsum([len(record) + len(between) for record in records], dtype=np.int64) - len(between)
+    spans = Spans()
+    spans.append(between.join(records), np.stack([ends - [len(record) for record in records], ends], axis=1))
+    return spans
+
+
 def assert_same(codec, records):
-    batch, rejected = codec.decode(records, "a.csv:{}".format)
-    expected, expected_rejected = codec._decode(records, "a.csv:{}".format)
+    where = "a.csv:{}".format
+    expected = codec._decode(records, where)
+    assert_equal(codec.decode(records, where), expected)
+    assert_equal(codec.decode(in_one_block(records), where), expected)
+
+
+def assert_equal(decoded, expected_decoded):
+    (batch, rejected), (expected, expected_rejected) = decoded, expected_decoded
     for name in ("indptr", "indices", "values", "namespaces"):
         ours, theirs = getattr(batch.features, name), getattr(expected.features, name)
         assert ours.dtype == theirs.dtype
@@ -198,6 +214,16 @@ def test_numbers_are_rounded_correctly(value, digits, power):
 def test_any_bytes(records):
     for codec in CODECS:
         assert_same(codec, records)
+
+
+def test_records_that_are_cut_off_in_a_block_that_goes_on():
+    for codec in CODECS:
+        cells = ["12345678.12345678", "-1.5", "eight ch", "1", "0.123456789", "12", "", '"quoted"', "31.25"]
+        block = codec._delimiter.join(cells).encode()
+        cut = Spans()
+        cut.append(block, np.array([[0, end] for end in (len(block), *range(len(block) + 1))]))
+        assert_equal(codec.decode(cut, str), codec._decode(list(cut), str))
+        assert_same(codec, list(cut))
 
 
 def test_cells_that_are_longer_than_the_reader_takes():

@@ -132,9 +132,9 @@ class Writer:
         yield "a", self.one_of([str([j + 1 for j in order]), "null", "[]", "[1.0]", "{}"], 1)
         yield "p", self.one_of([f"[{','.join(map(str, given))}]", "null", "[]", "[1]", "[true]", "1"], 1)
         if self.is_odd():
-            yield "pdrop", self.one_of(["0", "0.5", "1", "null", "-0", "0.9999", *NUMBERS], 3)
+            yield "pdrop", self.one_of(["0", "0.5", "1", "null", '""', "-0", "0.9999", *NUMBERS], 3)
         if self.is_odd():
-            yield "_skipLearn", self.one_of(["true", "false", "null", "0"], 2)
+            yield "_skipLearn", self.one_of(["true", "false", "null", "0", '""'], 2)
         if self.is_odd() and self.is_odd():
             yield self.rng.choice(("_outcomes", "_slots", "c", "\\u0061", "p")), self.value()
         n_given = n if not (self.is_odd() and self.is_odd()) else n + self.rng.choice((-1, 1))

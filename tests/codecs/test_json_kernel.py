@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.codecs.fields import Fields
 from penstock.codecs.json import JSON
+from penstock.codecs.spans import Spans
 from penstock.events import Task
 
 CODECS = [
@@ -72,9 +73,24 @@ WORDS = ["true", "false", "null", "True", "nul", "undefined"]
 SPACES = ["", "", "", " ", "\t", "\n", "\r", "  ", "\x0c"]
 
 
+def in_one_block(records):
+    """Return the same records as stretches of a block; what is between them would go on with it."""
+    between = b'5"}'
+    ends = np.cumsum([len(record) + len(between) for record in records], dtype=np.int64) - len(between)
+    spans = Spans()
+    spans.append(between.join(records), np.stack([ends - [len(record) for record in records], ends], axis=1))
+    return spans
+
+
 def assert_same(codec, records):
-    batch, rejected = codec.decode(records, "a.jsonl:{}".format)
-    expected, expected_rejected = codec._decode(records, "a.jsonl:{}".format)
+    where = "a.jsonl:{}".format
+    expected = codec._decode(records, where)
+    assert_equal(codec.decode(records, where), expected)
+    assert_equal(codec.decode(in_one_block(records), where), expected)
+
+
+def assert_equal(decoded, expected_decoded):
+    (batch, rejected), (expected, expected_rejected) = decoded, expected_decoded
     for name in ("indptr", "indices", "values", "namespaces"):
         ours, theirs = getattr(batch.features, name), getattr(expected.features, name)
         assert ours.dtype == theirs.dtype
@@ -230,6 +246,18 @@ def test_numbers_are_rounded_correctly(value, digits, power):
 @given(st.lists(st.binary(max_size=40), max_size=8))
 def test_any_bytes(records):
     assert_same(CODECS[0], records)
+
+
+def test_records_that_are_cut_off_in_a_block_that_goes_on():
+    block = (
+        b'{"label":1,"x":"seven c","thirteen char":-12.5,"fourteen chars":"sixteen of them.","b":"","c":0,'
+        b'"name of thirty-two characters ...":12345678.12345678,"d":["x",123456789,1.123456789,-0],"e":"end"}'
+    )
+    cut = Spans()
+    cut.append(block, np.array([[0, end] for end in (len(block), *range(len(block) + 1))]))
+    for codec in CODECS:
+        assert_equal(codec.decode(cut, str), codec._decode(list(cut), str))
+        assert_same(codec, list(cut))
 
 
 def test_nesting_at_every_depth():

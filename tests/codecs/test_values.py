@@ -1,9 +1,20 @@
 import math
 from datetime import UTC, date, datetime, timedelta, timezone
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from penstock.codecs.values import class_name, label_reader, path_of, read_id, read_time, read_weight
+from penstock.codecs.values import (
+    class_name,
+    label_reader,
+    labels_at_once,
+    path_of,
+    read_id,
+    read_time,
+    read_weight,
+)
 from penstock.errors import BadRecord, ConfigError
 from penstock.events import Task
 
@@ -17,6 +28,25 @@ BINARY, MULTICLASS, REGRESSION = Task("binary"), Task("multiclass"), Task("regre
 @pytest.mark.parametrize("text", [False, True])
 def test_binary(value, label, text):
     assert label_reader(BINARY, path="$.y", text=text)(value) == label
+
+
+@given(
+    st.sampled_from([BINARY, MULTICLASS, REGRESSION]),
+    st.lists(st.sampled_from([0, 1, -1, 1.0, -0.0, -1.0]))
+    | st.lists(
+        st.sampled_from([1, 2.5, 0.0, 1e100, 1e101, math.nan, math.inf, True, None, "1", np.float32(1)])
+    ),
+)
+def test_labels_at_once_are_those_one_by_one(task, values):
+    labels = labels_at_once(task, values)
+    if labels is not None:
+        read = label_reader(task, path="$.y")
+        assert labels.tobytes() == np.array([read(value) for value in values], np.float64).tobytes()
+
+
+def test_plain_labels_are_read_at_once():
+    assert labels_at_once(BINARY, [1, -1, 0.0]).tolist() == [1.0, 0.0, 0.0]
+    assert labels_at_once(REGRESSION, [1, -2.5]).tolist() == [1.0, -2.5]
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,17 @@ def test_sums(data, fading, top_label, cut):
     np.testing.assert_allclose(sums[1:] / sums[native.SCALE], slow[1:], rtol=1e-11, atol=1e-300)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.floats(1e-15, 1 - 1e-15))
+def test_log_loss_is_right_to_the_last_place(p):
+    rows = summarised(native.summarise_binary, np.array([p]), np.ones(1), np.ones(1), -1.0)
+    assert abs(rows[0, native.LOGLOSS] + math.log(p)) <= math.ulp(math.log(p))
+
+
 @settings(max_examples=100, deadline=None)
-@given(columns(1), st.integers(0, 40), st.integers(1, 30))
-def test_one_pass_does_what_the_single_steps_do(data, cut, size):
+@given(columns(1), st.sampled_from([1, 10]), st.integers(0, 400), st.sampled_from([1, 7, 30, 1000]))
+def test_one_pass_does_what_the_single_steps_do(data, times, cut, size):
+    data = [np.concatenate([column] * times) for column in data]  # more than one block of the kernel
     predictions, labels, weights = data[0][:, 0].copy(), (data[1] % 2).astype(float), data[2]
     rows = summarised(native.summarise_binary, predictions, labels, weights, -1.0)
     sums = np.zeros(native.CLASSES + 6)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock._native.plain import copied
+from penstock._native.plain import copied, numbers
 
 VALUES = st.recursive(
     st.floats(allow_nan=False, allow_infinity=False)
@@ -62,3 +62,14 @@ def test_what_nests_too_deep_is_left_to_json():
     row: dict = {}
     row["itself"] = row
     assert copied(row) is None
+
+
+@given(st.lists(st.floats() | st.integers(-(2**63), 2**63 - 1)))
+def test_numbers_are_what_numpy_makes_of_them(values):
+    assert numbers(values).tobytes() == np.array(values, dtype=np.float64).tobytes()
+
+
+@pytest.mark.parametrize("other", [True, "1", None, 2**63, np.float64(1.0), np.int64(1), [1.0]])
+def test_what_is_no_plain_number_is_not_taken_for_one(other):
+    assert numbers([1.0, other]) is None
+    assert numbers((1.0, 2.0)) is None

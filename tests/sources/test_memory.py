@@ -73,6 +73,27 @@ def test_bad_rows_are_rejected():
     assert orjson.loads(chunks[0].rejected[1].data) == {"features": {"a": 2}, "label": 2}
 
 
+def test_the_first_column_that_is_bad_names_the_reason():
+    source = MemorySource(
+        Task("binary"),
+        ROWS[:6],
+        [1, 5, 0, 1, 0, 1],
+        weights=[1.0, -1.0, np.float32(-2.0), 0.5, 2.0, 1.0],
+        times=[0, 0, "never", "never", 4, 5],
+        ids=["a", "b", "c", "d", 2.5, 7],
+    )
+    (chunk,), batch = read(source, size=10)
+    assert [letter.reason.rpartition(" ")[0] for letter in chunk.rejected] == [
+        "expected true or false, 0 or 1, -1 or 1, got 5 - at `$.label`,",
+        "expected a finite number >= 0, got -2.0 - at `$.weight`,",
+        "expected seconds or an ISO 8601 time, got 'never' - at `$.time`,",
+        "expected a string or an integer, got 2.5 - at `$.id`,",
+    ]
+    assert [letter.after for letter in chunk.rejected] == [1, 1, 1, 1]
+    assert (batch.ids, batch.labels.tolist(), batch.times.tolist()) == (["a", "7"], [1.0, 1.0], [0.0, 5.0])
+    assert batch.rows == [ROWS[0], ROWS[5]]
+
+
 def test_columns_of_another_length():
     with pytest.raises(ConfigError, match=r"^labels: expected 10, one for each row, got 9$"):
         MemorySource(Task("binary"), ROWS, [1] * 9)
