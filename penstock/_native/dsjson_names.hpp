@@ -11,11 +11,12 @@
 #include <vector>
 
 #include "hashing.hpp"
-#include "json_values.hpp"
+#include "json_names.hpp"
+#include "json_text.hpp"
 
 namespace penstock::dsjson {
 
-using json::At;
+using At = const char*;
 
 // Where a name stands. In a list names are features whatever they are called.
 enum class Level : uint8_t { kRecord, kContext, kAction, kInside, kInList };
@@ -61,21 +62,14 @@ inline Role role_of(std::string_view text, Level level) {
 
 // Records of one stream have the same names in the same order, mostly: each remembers which one came next, so that
 // comparing bytes replaces reading, hashing and looking up.
-struct Name {
-    std::string_view text;
+struct Name : ShownName {
     uint32_t seed = 0;
     uint32_t index = 0;
     Level level = Level::kRecord;
     Role role = Role::kNothing;
-    bool is_plain = false;  // in JSON it looks like itself
     Name* next = nullptr;   // the one that followed
     Name* inner = nullptr;  // the first one in its value
     uint64_t seen_in = 0;   // the last object that has it
-
-    bool is_at(At at, At end) const {
-        return is_plain && static_cast<size_t>(end - at) > text.size() && at[text.size()] == '"' &&
-               std::memcmp(at, text.data(), text.size()) == 0;
-    }
 };
 
 class Names {
@@ -93,21 +87,24 @@ class Names {
         is_full_ = false;
     }
 
-    // The name at `at`, and the quote behind it; `expected` is, and becomes, where it is guessed. The record is to be
+    // The name at `at`, and the colon behind it; `expected` is, and becomes, where it is guessed. The record is to be
     // declined if it is none, or there is no room for it.
-    At read(At at, At end, uint32_t seed, Level level, Name*& expected) {
-        if (at == end || *at != '"') return nullptr;
-        ++at;
-        if (expected != nullptr && expected->seed == seed && expected->level == level && expected->is_at(at, end)) {
-            return at + expected->text.size() + 1;
-        }
-        std::string_view text;
-        at = read_string(at, end, scratch_, text);
-        if (at != nullptr) expected = find(text, seed, level);
-        return expected != nullptr ? at : nullptr;
+    PENSTOCK_INLINE At read(At at, At end, At limit, uint32_t seed, Level level, Name*& expected) {
+        const Name* name = expected;
+        const bool is_known = name != nullptr && name->seed == seed && name->level == level && name->is_at(at, limit);
+        return is_known && end - at >= name->n_shown ? at + name->n_shown : read_other(at, end, seed, level, expected);
     }
 
   private:
+    __attribute__((noinline)) At read_other(At at, At end, uint32_t seed, Level level, Name*& name) {
+        if (at == end || *at != '"') return nullptr;
+        std::string_view text;
+        at = read_string(at + 1, end, scratch_, text);
+        if (at == nullptr) return nullptr;
+        name = find(text, seed, level);
+        return name != nullptr && skip_space(at, end) == ':' ? at + 1 : nullptr;
+    }
+
     Name* find(std::string_view text, uint32_t seed, Level level) {
         const uint32_t index = hash_name(text.data(), text.size(), seed);
         uint32_t slot = (index ^ static_cast<uint32_t>(level)) * 0x9E3779B1u >> (32 - kSlotBits);
@@ -119,12 +116,15 @@ class Names {
         is_full_ = known_.size() == kRoom;
         if (is_full_) return nullptr;
         texts_.emplace_back(text);
-        known_.push_back(Name{texts_.back(), seed, index, level, role_of(text, level)});
-        // It was valid UTF-8 when it was read; what is left is what only an escape can bring in.
-        known_.back().is_plain = std::all_of(text.begin(), text.end(), [](char c) {
-            return c != '"' && c != '\\' && static_cast<unsigned char>(c) >= ' ';
-        });
-        return slots_[slot] = &known_.back();
+        known_.emplace_back();
+        Name& name = known_.back();
+        name.text = texts_.back();
+        name.seed = seed;
+        name.index = index;
+        name.level = level;
+        name.role = role_of(text, level);
+        name.show();
+        return slots_[slot] = &name;
     }
 
     static constexpr size_t kRoom = 4096;

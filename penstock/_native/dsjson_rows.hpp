@@ -22,8 +22,6 @@
 
 namespace penstock::dsjson {
 
-using json::Scalar;
-
 constexpr int kMaxDepth = 30;         // of containers inside a row: what is deeper is declined
 constexpr double kRounded = 0.999e-3; // a sum of probabilities nearer than that to 1 is so however it is added up
 constexpr double kTolerance = 1e-5;   // of a probability that is written twice
@@ -104,13 +102,12 @@ class DecisionReader : public EventReader {
             open_seeds_.push_back(place.seed);
         }
         while (true) {
-            at = names_.read(at, end_, place.seed, place.level, *expected);
+            at = names_.read(at, end_, limit_, place.seed, place.level, *expected);
             if (at == nullptr) return nullptr;
             Name& name = **expected;
             if (name.seen_in == object) return nullptr;  // twice: the last one counts
             name.seen_in = object;
-            if (skip_space(at, end_) != ':') return nullptr;
-            skip_space(++at, end_);
+            skip_space(at, end_);
             at = read_member(at, name, place);
             if (at == nullptr) return nullptr;
             expected = &name.next;
@@ -137,10 +134,10 @@ class DecisionReader : public EventReader {
                 });
             case Role::kGiven:
                 is_given_ = *at != 'n';
-                if (!is_given_) return json::read_word(at, end_, "null");
+                if (!is_given_) return read_word(at, end_, "null");
                 return read_numbers(at, [this](const Scalar& number) { given_.push_back(number.number); });
             case Role::kSlots: return nullptr;
-            default: return json::read_scalar(at, end_, scratch_, words_[static_cast<size_t>(name.role)]);
+            default: return read_scalar(at, end_, scratch_, words_[static_cast<size_t>(name.role)]);
         }
     }
 
@@ -154,12 +151,12 @@ class DecisionReader : public EventReader {
         if (is_on_the_way) {
             value.step = place.step + 1;
             if (static_cast<size_t>(value.step) == arm.size()) {
-                if (json::read_scalar(at, end_, scratch_, arm_) == nullptr) return nullptr;
+                if (read_scalar(at, end_, scratch_, arm_) == nullptr) return nullptr;
                 value.step = -1;
             }
         }
         if (name.role == Role::kFeature) return read_feature(at, name.index, value, name.inner);
-        if (value.step < 0) return json::skip_value(at, end_, scratch_, kMaxDepth);
+        if (value.step < 0) return skip_value(at, end_, scratch_, kMaxDepth);
         const size_t n_entries = out_->size();
         at = read_feature(at, name.index, value, name.inner);
         out_->truncate(n_entries);
@@ -170,12 +167,7 @@ class DecisionReader : public EventReader {
     At read_feature(At at, uint32_t index, const Place& value, Name*& inner) {
         if (at == end_) return nullptr;
         switch (*at) {
-            case '"': {
-                std::string_view text;
-                at = read_string(at + 1, end_, scratch_, text);
-                if (at != nullptr) out_->add(hash_name(text.data(), text.size(), value.seed), 1.0, value.space);
-                return at;
-            }
+            case '"': return read_category(at + 1, value);
             case '{': {
                 if (value.depth >= kMaxDepth) return nullptr;
                 Place object = value;
@@ -184,19 +176,43 @@ class DecisionReader : public EventReader {
             }
             case '[': return value.depth < kMaxDepth ? read_list(at + 1, index, value, inner) : nullptr;
             case 't':
-                at = json::read_word(at, end_, "true");
+                at = read_word(at, end_, "true");
                 if (at != nullptr) out_->add(index, 1.0, value.space);
                 return at;
-            case 'f': return json::read_word(at, end_, "false");
-            case 'n': return json::read_word(at, end_, "null");
-            default: {
-                Number number;
-                at = read_number(at, end_, number);
-                if (at == nullptr || !(std::fabs(number.value) <= MAX_MAGNITUDE)) return nullptr;
-                if (number.value != 0.0) out_->add(index, number.value, value.space);
-                return at;
-            }
+            case 'f': return read_word(at, end_, "false");
+            case 'n': return read_word(at, end_, "null");
+            default: return read_feature_number(at, index, value.space);
         }
+    }
+
+    PENSTOCK_INLINE At read_category(At at, const Place& value) {
+        const At close = find_close(at, limit_);
+        if (close == nullptr || close >= end_) return read_odd_category(at, value);
+        out_->add(hash_name(at, static_cast<size_t>(close - at), value.seed), 1.0, value.space);
+        return close + 1;
+    }
+
+    __attribute__((noinline)) At read_odd_category(At at, const Place& value) {
+        std::string_view text;
+        at = read_string(at, end_, scratch_, text);
+        if (at != nullptr) out_->add(hash_name(text.data(), text.size(), value.seed), 1.0, value.space);
+        return at;
+    }
+
+    PENSTOCK_INLINE At read_feature_number(At at, uint32_t index, uint32_t space) {
+        PlainNumber number;
+        const At behind = read_plain_number(at, limit_, number);
+        if (behind == nullptr || behind > end_) return read_odd_number(at, index, space);
+        if (number.mantissa != 0) out_->add(index, number.value(), space);
+        return behind;
+    }
+
+    __attribute__((noinline)) At read_odd_number(At at, uint32_t index, uint32_t space) {
+        Number number;
+        at = read_number(at, end_, number);
+        if (at == nullptr || !(std::fabs(number.value) <= MAX_MAGNITUDE)) return nullptr;
+        if (number.value != 0.0) out_->add(index, number.value, space);
+        return at;
     }
 
     At read_list(At at, uint32_t index, Place value, Name*& inner) {
@@ -250,7 +266,7 @@ class DecisionReader : public EventReader {
         while (true) {
             Scalar number;
             skip_space(++at, end_);
-            at = json::read_scalar(at, end_, scratch_, number);
+            at = read_scalar(at, end_, scratch_, number);
             if (at == nullptr || !number.is_number()) return nullptr;
             take(number);
             const char behind = skip_space(at, end_);
@@ -269,21 +285,20 @@ class DecisionReader : public EventReader {
         if (n == 0 || !cost.is_number() || !are_different(n)) return false;
         if (!take_chosen(static_cast<int64_t>(n), chosen) || !take_propensity(n, chosen, propensity)) return false;
         if (!take_weight(weight)) return false;
-        if (!id.is_absent() && id.kind != Scalar::kText && !id.is_integer()) return false;
+        if (id.kind != Scalar::kMissing && id.kind != Scalar::kText && !id.is_integer()) return false;
         if (moment.is_number()) {
             time = moment.number;
         } else if (moment.kind == Scalar::kText) {
             if (!read_utc(moment.text, time)) {
                 events.dates.emplace_back(static_cast<int64_t>(events.kept.size()), moment.text);
             }
-        } else if (!moment.is_absent()) {
+        } else if (moment.kind != Scalar::kMissing) {
             return false;
         }
         events.labels.push_back(0.0 - cost.number);
         events.weights.push_back(weight);
         events.times.push_back(time);
-        events.ids.push_back(id.is_absent() ? std::string_view() : id.text);
-        events.has_ids |= !id.is_absent();
+        events.ids.push_back(id.kind == Scalar::kMissing ? std::string_view() : id.text);
         decisions.chosen.push_back(chosen);
         decisions.propensities.push_back(propensity);
         return true;
@@ -300,7 +315,7 @@ class DecisionReader : public EventReader {
     bool take_chosen(int64_t n, int64_t& chosen) const {
         for (const Role role : {Role::kAction, Role::kIndex}) {
             const Scalar& value = word(role);
-            if (value.is_absent()) continue;
+            if (value.kind == Scalar::kMissing) continue;
             if (!value.is_integer()) return false;
             const int64_t place = static_cast<int64_t>(value.number) - (role == Role::kAction);
             if (place < 0 || place >= n || (chosen >= 0 && place != chosen)) return false;
@@ -311,6 +326,7 @@ class DecisionReader : public EventReader {
 
     bool take_propensity(size_t n, int64_t chosen, double& propensity) {
         const Scalar& told = word(Role::kProbability);
+        const bool is_told = told.kind != Scalar::kMissing;
         size_t place = 0;  // of what was taken, in `a`
         if (order_.size() != n) return false;
         is_listed_.assign(n, false);
@@ -320,16 +336,16 @@ class DecisionReader : public EventReader {
             is_listed_[static_cast<size_t>(action)] = true;
             if (action == chosen) place = i;
         }
-        if (!told.is_absent() && !(told.is_number() && is_propensity(told.number))) return false;
+        if (is_told && !(told.is_number() && is_propensity(told.number))) return false;
         propensity = told.number;
-        if (!is_given_) return !told.is_absent();
+        if (!is_given_) return is_told;
         double total = 0.0;
         for (const double probability : given_) {
             if (!(probability >= 0.0 && probability <= 1.0)) return false;
             total += probability;
         }
         if (given_.size() != n || !(std::fabs(total - 1.0) <= kRounded) || !is_propensity(given_[place])) return false;
-        if (told.is_absent()) {
+        if (!is_told) {
             propensity = given_[place];
             return true;
         }
@@ -341,8 +357,8 @@ class DecisionReader : public EventReader {
     bool take_weight(double& weight) const {
         const Scalar &skips = word(Role::kSkips), &dropped = word(Role::kDropped);
         const bool is_skipped = skips.kind == Scalar::kTrue;
-        if (!is_skipped && skips.kind != Scalar::kFalse && skips.kind != Scalar::kAbsent) return false;
-        if (dropped.kind != Scalar::kAbsent && !(dropped.is_number() && dropped.number >= 0.0 && dropped.number < 1.0)) {
+        if (!is_skipped && skips.kind != Scalar::kFalse && !skips.is_absent()) return false;
+        if (!dropped.is_absent() && !(dropped.is_number() && dropped.number >= 0.0 && dropped.number < 1.0)) {
             return false;
         }
         weight = is_skipped ? 0.0 : 1.0 / (1.0 - dropped.number);

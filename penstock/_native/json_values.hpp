@@ -8,30 +8,28 @@
 
 #include "json_text.hpp"
 
-namespace penstock::json {
-
-using At = const char*;
+namespace penstock {
 
 struct Scalar {
-    enum Kind { kAbsent, kNull, kFalse, kTrue, kInteger, kDecimal, kText, kOther } kind = kAbsent;
+    enum Kind { kMissing, kFalse, kTrue, kInteger, kDecimal, kText, kOther } kind = kMissing;
     double number = 0.0;
     std::string_view text;  // as it stands in the record
 
-    bool is_absent() const { return kind == kAbsent || kind == kNull; }
+    bool is_absent() const { return kind == kMissing && text.empty(); }  // null has a text
     bool is_number() const { return kind == kInteger || kind == kDecimal; }
     // Whether an integer is what Python would print for it.
     bool is_integer() const { return kind == kInteger && text != "-0"; }
 };
 
-inline At read_word(At at, At end, std::string_view word) {
+inline const char* read_word(const char* at, const char* end, std::string_view word) {
     const bool is_there = static_cast<size_t>(end - at) >= word.size() && std::memcmp(at, word.data(), word.size()) == 0;
     return is_there ? at + word.size() : nullptr;
 }
 
 // A value that is no container; a container is declined. Text with escapes is kOther.
-inline At read_scalar(At at, At end, std::string& scratch, Scalar& value) {
-    const At first = at;
-    if (at == end) return nullptr;
+inline const char* read_scalar(const char* at, const char* end, std::string& scratch, Scalar& value) {
+    const char* first = at;
+    if (at >= end) return nullptr;
     switch (*at) {
         case '"':
             at = read_string(first + 1, end, scratch, value.text);
@@ -40,7 +38,7 @@ inline At read_scalar(At at, At end, std::string& scratch, Scalar& value) {
             return at;
         case 't': value.kind = Scalar::kTrue; at = read_word(at, end, "true"); break;
         case 'f': value.kind = Scalar::kFalse; at = read_word(at, end, "false"); break;
-        case 'n': value.kind = Scalar::kNull; at = read_word(at, end, "null"); break;
+        case 'n': value.kind = Scalar::kMissing; at = read_word(at, end, "null"); break;
         default: {
             Number number;
             at = read_number(at, end, number);
@@ -54,14 +52,14 @@ inline At read_scalar(At at, At end, std::string& scratch, Scalar& value) {
 }
 
 // Any value, checked and left out, of at most so many levels.
-inline At skip_value(At at, At end, std::string& scratch, int levels) {
-    if (at == end) return nullptr;
+inline const char* skip_value(const char* at, const char* end, std::string& scratch, int levels) {
+    if (at >= end) return nullptr;
     const bool is_object = *at == '{';
     if (!is_object && *at != '[') {
         Scalar ignored;
         return read_scalar(at, end, scratch, ignored);
     }
-    if (levels == 0) return nullptr;
+    if (levels <= 0) return nullptr;
     const char closing = is_object ? '}' : ']';
     if (skip_space(++at, end) == closing) return at + 1;
     while (true) {
@@ -81,4 +79,4 @@ inline At skip_value(At at, At end, std::string& scratch, int levels) {
     }
 }
 
-}  // namespace penstock::json
+}  // namespace penstock
