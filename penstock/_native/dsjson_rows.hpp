@@ -22,16 +22,16 @@
 
 namespace penstock::dsjson {
 
-constexpr int kMaxDepth = 30;         // of containers inside a row: what is deeper is declined
-constexpr double kRounded = 0.999e-3; // a sum of probabilities nearer than that to 1 is so however it is added up
-constexpr double kTolerance = 1e-5;   // of a probability that is written twice
+constexpr int kMaxDepth = 30;          // of containers inside a row: what is deeper is declined
+constexpr double kRounded = 0.999e-3;  // as near to 1 is a sum of probabilities however it is added up
+constexpr double kTolerance = 1e-5;    // of a probability that is written twice
 
 // What decisions have beside what all events have: entries of those are contexts, and labels are rewards.
 struct Decisions {
     Entries actions;
-    std::vector<int64_t> action_ends;     // of each offered action in `actions`
-    std::vector<int64_t> offer_ends;      // of each decision among the offered actions
-    std::vector<std::string_view> arms;   // of each offered action; none at all where they go by their numbers
+    std::vector<int64_t> action_ends;    // of each offered action in `actions`
+    std::vector<int64_t> offer_ends;     // of each decision among the offered actions
+    std::vector<std::string_view> arms;  // of each offered action; none at all where they go by their numbers
     std::vector<uint32_t> arm_hashes;
     std::vector<int64_t> chosen;
     std::vector<double> propensities;
@@ -88,7 +88,9 @@ class DecisionReader : public EventReader {
         out_ = &events.entries;
         if (skip_space(at, end_) != '{') return false;
         at = read_object(at + 1, Place{Level::kRecord}, names_.first);
-        return at != nullptr && skip_space(at, end_) == '\0' && at == end_;
+        if (at == nullptr) return false;
+        skip_space(at, end_);
+        return at == end_;
     }
 
     // Members up to the closing brace; the opening one lies before `at`.
@@ -332,7 +334,8 @@ class DecisionReader : public EventReader {
         is_listed_.assign(n, false);
         for (size_t i = 0; i < n; ++i) {
             const int64_t action = order_[i] - 1;
-            if (action < 0 || action >= static_cast<int64_t>(n) || is_listed_[static_cast<size_t>(action)]) return false;
+            if (action < 0 || action >= static_cast<int64_t>(n)) return false;
+            if (is_listed_[static_cast<size_t>(action)]) return false;
             is_listed_[static_cast<size_t>(action)] = true;
             if (action == chosen) place = i;
         }
@@ -344,12 +347,9 @@ class DecisionReader : public EventReader {
             if (!(probability >= 0.0 && probability <= 1.0)) return false;
             total += probability;
         }
-        if (given_.size() != n || !(std::fabs(total - 1.0) <= kRounded) || !is_propensity(given_[place])) return false;
-        if (!is_told) {
-            propensity = given_[place];
-            return true;
-        }
-        return std::fabs(propensity - given_[place]) <= kTolerance;
+        if (given_.size() != n || !(std::fabs(total - 1.0) <= kRounded)) return false;
+        if (!is_told) propensity = given_[place];
+        return is_propensity(given_[place]) && std::fabs(propensity - given_[place]) <= kTolerance;
     }
 
     static bool is_propensity(double value) { return value > 0.0 && value <= 1.0; }

@@ -15,9 +15,9 @@ namespace penstock {
 
 struct ShownName {
     std::string_view text;
-    Bytes shown{};         // the first bytes of it as most write it, with quotes and colon
-    uint32_t n_shown = 0;  // of how many in all
-    uint32_t wanted = ~0u; // which of `shown` there are; bytes that there cannot be: it is written otherwise
+    Bytes shown{};          // the first bytes of it as most write it, with quotes and colon
+    uint32_t n_shown = 0;   // of how many in all
+    uint32_t wanted = ~0u;  // which of `shown` there are; bytes that there cannot be: it is written otherwise
 
     // To be called once it has the place where it stays.
     void show() {

@@ -307,7 +307,9 @@ class Reader : public EventReader {
         for (size_t i = 2; i < 5; ++i) {
             Scalar& value = told_[i];
             const bool is_told = !plan.told[i].empty();
-            if (!is_told && is_feedback && usual_[i] != nullptr && read_scalar(usual_[i], end_, scratch_, value) == nullptr) return false;
+            if (!is_told && is_feedback && usual_[i] != nullptr) {
+                if (read_scalar(usual_[i], end_, scratch_, value) == nullptr) return false;
+            }
             if (value.kind == Scalar::kMissing) {
                 if (is_told) return false;
                 continue;

@@ -22,8 +22,8 @@ struct Scalar {
 };
 
 inline const char* read_word(const char* at, const char* end, std::string_view word) {
-    const bool is_there = static_cast<size_t>(end - at) >= word.size() && std::memcmp(at, word.data(), word.size()) == 0;
-    return is_there ? at + word.size() : nullptr;
+    if (static_cast<size_t>(end - at) < word.size() || std::memcmp(at, word.data(), word.size()) != 0) return nullptr;
+    return at + word.size();
 }
 
 // A value that is no container; a container is declined. Text with escapes is kOther.
