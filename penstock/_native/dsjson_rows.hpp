@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -33,13 +34,15 @@ struct Decisions {
     std::vector<int64_t> offer_ends;     // of each decision among the offered actions
     std::vector<std::string_view> arms;  // of each offered action; none at all where they go by their numbers
     std::vector<uint32_t> arm_hashes;
+    std::deque<std::string> unescaped;  // text that does not stand in the records as it is
     std::vector<int64_t> chosen;
     std::vector<double> propensities;
 
     void clear() {
         if (actions.room() > kMaxSpare) *this = Decisions();
         actions.truncate(0);
-        action_ends.clear(), offer_ends.clear(), arms.clear(), arm_hashes.clear(), chosen.clear(), propensities.clear();
+        action_ends.clear(), offer_ends.clear(), arms.clear(), arm_hashes.clear(), unescaped.clear();
+        chosen.clear(), propensities.clear();
     }
 };
 
@@ -139,7 +142,7 @@ class DecisionReader : public EventReader {
                 if (!is_given_) return read_word(at, end_, "null");
                 return read_numbers(at, [this](const Scalar& number) { given_.push_back(number.number); });
             case Role::kSlots: return nullptr;
-            default: return read_scalar(at, end_, scratch_, words_[static_cast<size_t>(name.role)]);
+            default: return read_kept(at, words_[static_cast<size_t>(name.role)]);
         }
     }
 
@@ -153,7 +156,7 @@ class DecisionReader : public EventReader {
         if (is_on_the_way) {
             value.step = place.step + 1;
             if (static_cast<size_t>(value.step) == arm.size()) {
-                if (read_scalar(at, end_, scratch_, arm_) == nullptr) return nullptr;
+                if (read_kept(at, arm_) == nullptr) return nullptr;
                 value.step = -1;
             }
         }
@@ -260,6 +263,17 @@ class DecisionReader : public EventReader {
         decisions.arms.push_back(text);
         decisions.arm_hashes.push_back(murmur(reinterpret_cast<const unsigned char*>(text.data()), text.size(), 0));
         return true;
+    }
+
+    // A value that is no container; its text stays where it is until the columns are cleared.
+    At read_kept(At at, Scalar& value) {
+        at = read_scalar(at, end_, scratch_, value);
+        if (at != nullptr && value.kind == Scalar::kOther) {
+            decisions.unescaped.emplace_back(value.text);
+            value.text = decisions.unescaped.back();
+            value.kind = Scalar::kText;
+        }
+        return at;
     }
 
     template <typename Take>

@@ -105,7 +105,10 @@ class Writer:
         return "{" + self.sequence(members)[1:-1] + "}"
 
     def action(self, number):
-        named = f'"news{number % 7 if self.is_odd() else number}"' if self.rng.random() < 0.8 else str(number)
+        name = self.one_of(["news", "\\u00e9", "\\ud83d\\ude00", "\\u0000", "\\ud800", "ä"], 3)
+        named = str(number % 7 if self.is_odd() else number)
+        if self.rng.random() < 0.8:
+            named = f'"{name}{named}"'
         arms = [self.pair("_tag", named), self.pair("x", named), f'"i":{{"id":{named},"_no":1}}']
         arms.append(f'"_meta":{{"y":3,"id":{named}}}')
         kept = [arm for arm in arms if not self.is_odd()]
@@ -124,7 +127,7 @@ class Writer:
         yield "_label_Action", self.one_of([chosen + 1, "null", chosen, "1.0", "-0", "true", n + 1], 1)
         yield "_labelIndex", self.one_of([chosen, "null", chosen + 1, "-0", "0.0", "-1"], 1)
         yield "o", self.value()
-        times = [f'"{self.one_of(DATES, 4)}"', "12", "null", "1.5e9", *NUMBERS, "true"]
+        times = [f'"{self.one_of(DATES, 4)}"', '"\\u0032021-05-18"', "12", "null", "1.5e9", *NUMBERS, "true"]
         yield "Timestamp", self.one_of(times, 1)
         yield "EventId", self.one_of(['"id"', "7", '""', '"\\u0061"', "-0", "null", "1.5", "[]"], 3)
         if self.is_odd():
@@ -202,8 +205,8 @@ def test_most_ordinary_lines_are_read_by_the_kernel():
     lines = [
         line(
             {"user": {"id": "ü", "_no": 1}, "_synthetic": True, "tags": ["a", {"b": 2}]},
-            [{"_tag": "t", "i": {"id": f"x{j}", "price": j / 7}} for j in range(1 + i % 9)],
-            EventId=f"d-{i}",
+            [{"_tag": "t", "i": {"id": f"ü{j}", "price": j / 7}} for j in range(1 + i % 9)],
+            EventId=f"é-{i}",
             Timestamp="2021-05-18T13:28:29.6560000Z",
             VWState={"m": "N/A"},
             o=[{"v": 1.5}],
