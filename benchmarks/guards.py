@@ -46,8 +46,8 @@ and the guards that it names. Replay learns half as many events again; the reser
 is dearer while it fills. The gate compares what serves with what learns on every event, and freezes new
 weights every 1,000.
 
-The last two rows are what a user waits for: `evaluate` of the same events as JSON lines, without guards and with
-all of them, from opening the file to the digest of the final state."""
+The last two rows are what a user waits for: `evaluate` of the same events as JSON lines, without guards and
+with all of them, from opening the file to the digest of the final state."""
 
 
 def ask(size: Size) -> Answer:

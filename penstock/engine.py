@@ -25,6 +25,7 @@ from penstock.inputs import InputWatch
 from penstock.judging import Guarded, LabelScale
 from penstock.lanes import Lane, Tail, Watched, judged_events
 from penstock.learners.base import Learner
+from penstock.learners.labels import learnable
 from penstock.metrics import LossKind, Metrics, bounded_losses
 from penstock.notices import Notice
 from penstock.shadow import Shadow
@@ -147,11 +148,15 @@ class Engine:
 
         Raises
         ------
+        BadRecord
+            If a label or weight is not such as the task has; nothing has been learned then.
         PenstockError
             If a learner fails on an event; the engine must not be used any further.
         """
         notices: list[Notice] = []
-        for part in self._cut(self._numbered(batch), self._stride):
+        batch = self._numbered(batch)
+        learnable(self.task, batch)
+        for part in self._cut(batch, self._stride):
             notices += self._progress(part)
         return notices
 
@@ -177,7 +182,7 @@ class Engine:
 
     @property
     def _step(self) -> int:
-        """How many events are learned at one go: a tick, or all that are scored if nothing waits for its end."""
+        """How many events are learned at one go: all that are scored, unless something waits for a tick."""
         waits = self._watched or self._inputs or self._replay is not None or self.shadow is not None
         waits = waits or self._anchors is not None or any(lane.watched for lane in self._lanes.values())
         return self.pipeline.tick if waits else self._stride

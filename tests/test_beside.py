@@ -1,4 +1,5 @@
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from penstock import beside
 from penstock.beside import progressed
 from penstock.config import parse
 from penstock.engine import Engine
-from penstock.errors import PenstockError
+from penstock.errors import BadRecord, PenstockError
 from penstock.events import Batch, Task
 from penstock.learners import build
 from penstock.learners.sgd import SGD
@@ -73,13 +74,31 @@ def test_an_engine_ends_in_the_same_state_whether_batches_are_large_or_small():
     assert whole.digest() == small.digest()
 
 
-def test_the_learner_that_fails_is_named():
+class Stumbling(SGD):
+    """Cannot go on."""
+
+    def progress(self, batch):
+        raise ValueError(f"no way over {len(batch)} events")
+
+
+def test_the_learner_that_fails_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "stumbling", sys.modules[__name__])
+    stumbling = LEARNERS | {"ftrl": {"kind": "stumbling:Stumbling"}}
+    engine = Engine(parse({"source": {"kind": "memory", "rows": [], "labels": []}, "learners": stumbling}))
+    with pytest.raises(
+        PenstockError, match=r"^learner `ftrl` failed on events 1 to 3,000: ValueError: no way over 3000"
+    ):
+        engine.progress(a_batch())
+
+
+def test_a_bad_label_is_refused_before_anybody_learns():
     engine = Engine(parse({"source": {"kind": "memory", "rows": [], "labels": []}, "learners": LEARNERS}))
-    batch = a_batch()
-    labels = batch.labels.copy()
+    before = engine.digest()
+    labels = a_batch().labels.copy()
     labels[1500] = 3.0
-    with pytest.raises(PenstockError, match=r"^learner `nag` failed on events 1 to 3,000: .*event 1500"):
-        engine.progress(batch.with_labels(labels))
+    with pytest.raises(BadRecord, match=r"^expected 0 or 1 as label, got 3\.0 .*event 1500 of the batch"):
+        engine.progress(a_batch().with_labels(labels))
+    assert engine.digest() == before
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -461,14 +461,16 @@ def test_a_waiting_run_writes_nothing(penstock, tmp_path):
 
 def test_ctrl_c_ends_an_evaluation_quietly(penstock, tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
-    process = subprocess.Popen(
-        [*PENSTOCK, "evaluate", "small.yaml", "--data", "pipe.jsonl"], stderr=subprocess.PIPE, text=True
-    )
-    with (tmp_path / "pipe.jsonl").open("w") as pipe:
+    command = [*PENSTOCK, "evaluate", "small.yaml", "--data", "pipe.jsonl"]
+    with (
+        subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
+        (tmp_path / "pipe.jsonl").open("w") as pipe,
+    ):
         pipe.write('{"a": 1, "label": 1}\n')
         pipe.flush()
-        time.sleep(0.3)
+        begun = process.stderr.readline()  # before that it is imports that are interrupted
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
+    assert begun
     assert process.returncode == 130
     assert "Traceback" not in err

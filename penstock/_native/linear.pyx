@@ -1,8 +1,7 @@
-"""Linear learning on hashed sparse rows: margins, the closed-form loss steps, five update rules.
+"""Linear learning on hashed sparse rows: margins, predictions, five update rules.
 
-One event is walked in blocks: its own entries, the constant, then the crosses of its namespaces, which are
-computed on the way and live no longer than their block. Each pass over an event (margins, sensitivities,
-update) sees the same blocks; an event that fits one block is walked once.
+One event is walked in blocks (walk.hpp). Each pass over an event (margins, sensitivities, update) sees the same
+blocks; an event that fits one block is walked once. Losses and their closed-form steps are those of losses.hpp.
 
 A bucket of the table holds `capacity` classes, one slot each, of `stride` float32:
 
@@ -17,8 +16,9 @@ coin     weight, -sum of gradients, sum of |gradients|, largest |x|, wealth,
          largest |loss derivative|                                               8
 ======== ======================================================================= ======
 
-Slots are float32 like Vowpal Wabbit's, arithmetic is double. Everything stored is clamped to the finite
-float32 range, so that no input, however large, ever turns into an infinity or a NaN.
+Slots are float32 like Vowpal Wabbit's; arithmetic is double, but for the roots and quotients that rates are
+made of. Everything stored is clamped to the finite float32 range, so that no input, however large, ever turns
+into an infinity or a NaN.
 """
 
 import numpy as np
