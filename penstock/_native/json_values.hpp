@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "inline.hpp"
 #include "json_text.hpp"
 
 namespace penstock {
@@ -21,13 +22,13 @@ struct Scalar {
     bool is_integer() const { return kind == kInteger && text != "-0"; }
 };
 
-inline const char* read_word(const char* at, const char* end, std::string_view word) {
+PENSTOCK_INLINE const char* read_word(const char* at, const char* end, std::string_view word) {
     if (static_cast<size_t>(end - at) < word.size() || std::memcmp(at, word.data(), word.size()) != 0) return nullptr;
     return at + word.size();
 }
 
 // A value that is no container; a container is declined. Text with escapes is kOther.
-inline const char* read_scalar(const char* at, const char* end, std::string& scratch, Scalar& value) {
+PENSTOCK_INLINE const char* read_scalar(const char* at, const char* end, std::string& scratch, Scalar& value) {
     const char* first = at;
     if (at >= end) return nullptr;
     switch (*at) {
