@@ -17,7 +17,7 @@ from penstock._native import draw as _native
 from penstock.errors import BadRecord
 from penstock.events import Features, Row
 
-__all__ = ["Decision", "Logged", "Offers", "draw", "key_of"]
+__all__ = ["Decision", "Logged", "Offers", "draw", "key_of", "keys_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +237,17 @@ def key_of(decision_id: str, pipeline: str) -> int:
         decision_id.encode("utf-8", "surrogatepass"), key=pipeline.encode()[:64], digest_size=8
     )
     return int.from_bytes(hashed.digest(), "little")
+
+
+def keys_of(decision_ids: Sequence[str], pipeline: str) -> NDArray[np.uint64]:
+    """Return what `key_of` does, of each."""
+    keyed = hashlib.blake2b(key=pipeline.encode()[:64], digest_size=8)
+    digests = []
+    for decision_id in decision_ids:
+        hashed = keyed.copy()
+        hashed.update(decision_id.encode("utf-8", "surrogatepass"))
+        digests.append(hashed.digest())
+    return np.frombuffer(b"".join(digests), "<u8").astype(np.uint64)
 
 
 def draw(probabilities: NDArray[np.float64], key: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from penstock.decisions import Logged, Offers, key_of
+from penstock.decisions import Logged, Offers, keys_of
 from penstock.errors import BadRecord
 from penstock.feedback import DecisionEvent, RewardEvent, parse
 from penstock.sources import Rejected
@@ -110,7 +110,7 @@ def _encode(decisions: Sequence[DecisionEvent], rewards: NDArray[np.float64], pi
             [decision.context for decision in decisions],
             [decision.actions for decision in decisions],
             action_rows=[d.action_rows or ({},) * len(d.actions) for d in decisions] if with_rows else None,
-            keys=[key_of(decision.id, pipeline) for decision in decisions],
+            keys=keys_of([decision.id for decision in decisions], pipeline),
         ),
         chosen=np.array([decision.chosen for decision in decisions], np.int64),
         propensities=np.array([decision.propensity for decision in decisions], np.float64),

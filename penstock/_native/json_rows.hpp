@@ -17,7 +17,9 @@
 #include <vector>
 
 #include "hashing.hpp"
+#include "json_names.hpp"
 #include "json_text.hpp"
+#include "json_values.hpp"
 #include "records.hpp"
 
 namespace penstock {
@@ -48,8 +50,7 @@ struct Plan {
 
 // A name that has been seen before. Records of one stream have the same names in the same order, mostly:
 // each remembers which one came next, so that comparing bytes replaces reading, hashing and looking up.
-struct Name {
-    std::string_view text;
+struct Name : ShownName {
     uint32_t seed = 0;
     uint32_t index = 0;
     Level level = Level::kInside;
@@ -57,42 +58,9 @@ struct Name {
     Reading reading = Reading::kAsItIs;
     bool is_told = false;         // the role, by the configuration
     bool is_feature = false;      // whatever its value is, and read as it is
-    Bytes shown{};                // the first bytes of it as most write it, with quotes and colon
-    uint32_t n_shown = 0;         // of how many in all
-    uint32_t wanted = ~0u;        // which of `shown` there are; bytes that there cannot be: it is written otherwise
     Name* next = nullptr;         // the one that followed
     Name* inner = nullptr;        // the first one in its value
     uint64_t seen_in = 0;         // the last object that has it
-
-    // To be called once it has the place where it stays.
-    void show() {
-        // It was valid UTF-8 when it was read; what is left is what only an escape can bring in.
-        for (const char c : text) {
-            if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < ' ') return;
-        }
-        const std::string whole = '"' + std::string(text) + "\":";
-        const size_t n_bytes = std::min(whole.size(), sizeof shown);
-        std::memcpy(&shown, whole.data(), n_bytes);
-        n_shown = static_cast<uint32_t>(whole.size());
-        wanted = (1u << n_bytes) - 1;
-    }
-
-    // Whether it is what begins at `at`.
-    PENSTOCK_INLINE bool is_at(const char* at, const char* limit) const {
-        if (limit - at < 16 || (highest_bits(bytes_at(at) == shown) & wanted) != wanted) return false;
-        return n_shown <= 16 || is_long_at(at, limit);
-    }
-
-    bool is_long_at(const char* at, const char* limit) const {
-        return limit - at >= n_shown && std::memcmp(at + 1, text.data(), text.size()) == 0 &&
-               std::memcmp(at + 1 + text.size(), "\":", 2) == 0;
-    }
-};
-
-struct Scalar {
-    enum Kind { kMissing, kFalse, kTrue, kInteger, kDecimal, kText, kOther } kind = kMissing;
-    double number = 0.0;
-    std::string_view text;  // as it stands in the record
 };
 
 class Reader : public EventReader {
@@ -235,15 +203,15 @@ class Reader : public EventReader {
                 }
                 if (plan.requires_container) return nullptr;
             } else if (name.is_told) {
-                return read_scalar(at, told_[static_cast<size_t>(name.role)]);
+                return read_scalar(at, end_, scratch_, told_[static_cast<size_t>(name.role)]);
             } else if (name.role != Role::kNone) {
                 usual_[static_cast<size_t>(name.role)] = at;
             }
-            if (has_container_) return skip_value(at, depth);
+            if (has_container_) return skip_value(at, end_, scratch_, kMaxDepth - depth);
         }
         switch (name.reading) {
             case Reading::kAsItIs: return read_feature(at, begin, name.index, name.index, 0, depth, &name.inner);
-            case Reading::kLeftOut: return skip_value(at, depth);
+            case Reading::kLeftOut: return skip_value(at, end_, scratch_, kMaxDepth - depth);
             default: return read_as(at, name);
         }
     }
@@ -251,7 +219,7 @@ class Reader : public EventReader {
     // A feature that the configuration says how to read.
     At read_as(At at, const Name& name) {
         Scalar value;
-        const At behind = read_scalar(at, value);
+        const At behind = read_scalar(at, end_, scratch_, value);
         if (behind == nullptr || value.kind == Scalar::kMissing) return behind;
         const bool is_number = value.kind == Scalar::kInteger || value.kind == Scalar::kDecimal;
         if (name.reading == Reading::kNumber) {
@@ -304,11 +272,11 @@ class Reader : public EventReader {
                 if (depth >= kMaxDepth) return nullptr;
                 return read_list(at + 1, index, seed, space, depth + 1, inner);
             case 't':
-                at = read_word(at, "true");
+                at = read_word(at, end_, "true");
                 if (at != nullptr) add(index, 1.0, space);
                 return at;
-            case 'f': return read_word(at, "false");
-            case 'n': return read_word(at, "null");
+            case 'f': return read_word(at, end_, "false");
+            case 'n': return read_word(at, end_, "null");
             default: return nullptr;
         }
     }
@@ -326,63 +294,6 @@ class Reader : public EventReader {
         }
     }
 
-    // Any value, checked and left out.
-    At skip_value(At at, int depth) {
-        if (at >= end_) return nullptr;
-        const bool is_object = *at == '{';
-        if (!is_object && *at != '[') {
-            Scalar ignored;
-            return read_scalar(at, ignored);
-        }
-        if (depth >= kMaxDepth) return nullptr;
-        const char closing = is_object ? '}' : ']';
-        if (skip_space(++at, end_) == closing) return at + 1;
-        while (true) {
-            if (is_object) {
-                std::string_view name;
-                if (at == end_ || *at != '"') return nullptr;
-                at = read_string(at + 1, end_, scratch_, name);
-                if (at == nullptr || skip_space(at, end_) != ':') return nullptr;
-                skip_space(++at, end_);
-            }
-            at = skip_value(at, depth + 1);
-            if (at == nullptr) return nullptr;
-            const char behind = skip_space(at, end_);
-            if (behind == closing) return at + 1;
-            if (behind != ',') return nullptr;
-            skip_space(++at, end_);
-        }
-    }
-
-    // A value that is no container; a container is declined. Text with escapes is kOther.
-    At read_scalar(At at, Scalar& value) {
-        const At first = at;
-        switch (*at) {
-            case '"':
-                at = read_string(first + 1, end_, scratch_, value.text);
-                if (at == nullptr) return nullptr;
-                value.kind = value.text.data() == first + 1 ? Scalar::kText : Scalar::kOther;
-                return at;
-            case 't': value.kind = Scalar::kTrue; at = read_word(at, "true"); break;
-            case 'f': value.kind = Scalar::kFalse; at = read_word(at, "false"); break;
-            case 'n': value.kind = Scalar::kMissing; at = read_word(at, "null"); break;
-            default: {
-                Number number;
-                at = read_number(at, end_, number);
-                if (at == nullptr) return nullptr;
-                value.kind = number.is_integer ? Scalar::kInteger : Scalar::kDecimal;
-                value.number = number.value;
-            }
-        }
-        if (at != nullptr) value.text = std::string_view(first, static_cast<size_t>(at - first));
-        return at;
-    }
-
-    At read_word(At at, std::string_view word) const {
-        if (static_cast<size_t>(end_ - at) < word.size() || std::memcmp(at, word.data(), word.size()) != 0) return nullptr;
-        return at + word.size();
-    }
-
     static bool is_minus_zero(const Scalar& value) { return value.kind == Scalar::kInteger && value.text == "-0"; }
 
     // Label, weight, time and id, once all of the record is known.
@@ -396,7 +307,9 @@ class Reader : public EventReader {
         for (size_t i = 2; i < 5; ++i) {
             Scalar& value = told_[i];
             const bool is_told = !plan.told[i].empty();
-            if (!is_told && is_feedback && usual_[i] != nullptr && read_scalar(usual_[i], value) == nullptr) return false;
+            if (!is_told && is_feedback && usual_[i] != nullptr) {
+                if (read_scalar(usual_[i], end_, scratch_, value) == nullptr) return false;
+            }
             if (value.kind == Scalar::kMissing) {
                 if (is_told) return false;
                 continue;

@@ -68,6 +68,8 @@ class EventReader {
         }
     }
 
+    virtual void clear() { events.clear(); }
+
   private:
     // Appends one event but for `kept` and `ends`; or returns false, having appended entries at most.
     virtual bool read_record(const Record& record) = 0;

@@ -49,6 +49,7 @@ cdef extern from "records.hpp" namespace "penstock" nogil:
         const char* limit
 
     cppclass EventReader:
+        void clear()
         Events events
         void read(const Record* records, size_t n) except +
 

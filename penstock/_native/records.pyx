@@ -79,7 +79,7 @@ cdef class Records:
             return self._columns(&reader.events)
         finally:
             self._is_busy = False
-            reader.events.clear()
+            reader.clear()
 
     cdef object _columns(self, Events* events):
         cdef Py_ssize_t i

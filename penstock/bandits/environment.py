@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.bandits.base import Policy, exact
-from penstock.decisions import Logged, Offers, draw, key_of
+from penstock.decisions import Logged, Offers, draw, keys_of
 from penstock.errors import DataError
 from penstock.events import Batch, Features
 
@@ -124,7 +124,7 @@ def as_bandit(
         arms=np.tile(names, n),
         actions=nothing,
         action_rows=[{}] * (n * k),
-        keys=np.array([key_of(f"{seed}-{i}", pipeline) for i in range(n)], np.uint64),
+        keys=keys_of([f"{seed}-{i}" for i in range(n)], pipeline),
     )
     return Environment(offers=offers, rewards=1.0 - costs[right])
 

@@ -15,7 +15,7 @@ from penstock.codecs.base import Codec, Framer, Where
 from penstock.codecs.decisions import PROPENSITY, DecodedLog, Records, rejected
 from penstock.codecs.fields import FeatureType, Fields
 from penstock.codecs.values import path_of
-from penstock.decisions import Logged, Offers, key_of
+from penstock.decisions import Logged, Offers, keys_of
 from penstock.errors import BadRecord, ConfigError
 from penstock.events import Row, Task
 from penstock.registry import CheckedInside
@@ -158,7 +158,7 @@ class DecisionTable:
             arms=np.tile(self._arms, n),
             actions=self._features.take(np.tile(np.arange(k), n)),
             action_rows=self._rows * n,
-            keys=np.array([key_of(where(i), self._pipeline) for i in kept.tolist()], dtype=np.uint64),
+            keys=keys_of([where(i) for i in kept.tolist()], self._pipeline),
         )
         logged = Logged(
             offers=offers,

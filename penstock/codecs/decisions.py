@@ -29,7 +29,7 @@ from penstock._native.features import encode_rows
 from penstock.codecs.base import Framer, Where, utf8_error
 from penstock.codecs.framing import Lines
 from penstock.codecs.values import read_id, read_number, read_time, read_weight
-from penstock.decisions import Logged, Offers, key_of
+from penstock.decisions import Logged, Offers, keys_of
 from penstock.errors import BadRecord
 from penstock.events import Features, Row
 from penstock.feedback import actions_of, plain
@@ -210,7 +210,7 @@ class Decisions:
             arms=arms,
             actions=actions,
             action_rows=action_rows,
-            keys=np.array([key_of(name, self._pipeline) for name in names], dtype=np.uint64),
+            keys=keys_of(names, self._pipeline),
         )
         logged = Logged(
             offers=offers,

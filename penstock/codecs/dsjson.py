@@ -10,13 +10,25 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native.dsjson import DecisionReader
 from penstock._native.features import require_features
 from penstock.codecs.base import Where
-from penstock.codecs.decisions import Decisions, DecodedLog, decoded_json, dumped, read_propensity, spans
-from penstock.codecs.framing import Lines
+from penstock.codecs.decisions import (
+    Decisions,
+    DecodedLog,
+    Records,
+    decoded_json,
+    dumped,
+    read_propensity,
+    spans,
+)
+from penstock.codecs.declined import with_dates
+from penstock.codecs.spans import LineSpans, Spans
 from penstock.codecs.values import class_name, path_of, read_id, read_number, read_time
-from penstock.decisions import Logged
+from penstock.codecs.woven import lazy_rows, woven
+from penstock.decisions import Logged, Offers, keys_of
 from penstock.errors import BadRecord
+from penstock.events import Row
 from penstock.feedback import DecisionEvent, RewardEvent
 
 __all__ = ["DSJSON"]
@@ -47,6 +59,9 @@ class DSJSON:
     here. ``o`` (the single observations) is not looked at: the label is what they came to. Decisions over
     several slots (``_outcomes``) are rejected.
 
+    A kernel hashes the lines straight from their bytes; what it declines, because it is unusual or wrong,
+    goes the longer way by dicts, which says what is wrong with it. Rows are made if somebody reads them.
+
     Parameters
     ----------
     arm : str, optional
@@ -73,18 +88,58 @@ class DSJSON:
     def __init__(self, *, arm: str | None = None, pipeline: str = "") -> None:
         self._arm = arm.split(".") if arm else None
         self._pipeline = pipeline
+        self._reader = DecisionReader(arm=self._arm or ())
 
     def with_header(self, record: bytes, where: str) -> DSJSON:
         """There is no header."""
         del record, where
         return self
 
-    def framer(self, limit: int, offset: int = 0, number: int = 0) -> Lines:
+    def framer(self, limit: int, offset: int = 0, number: int = 0) -> LineSpans:
         """Cut at line ends."""
-        return Lines(limit, offset, number)
+        return LineSpans(limit, offset, number)
 
     def decode(self, records: Sequence[bytes], where: Where) -> DecodedLog:
         """Decode one decision a line."""
+        read = self._reader.read(records.parts if isinstance(records, Spans) else list(records))
+        if read is None:
+            return self._decode(records, where)
+        contexts, starts, arms, actions, chosen, propensities, rewards, weights, times, ids = read[:-3]
+        dates, kept, declined = read[-3:]
+        if dates:
+            declined = with_dates(times, dates, kept, declined, text=False)
+
+        def read_rows(number: int) -> tuple[Row, Sequence[Row]]:
+            context = decoded_json(records[number])["c"]
+            return _features(context), [_features(action) for action in context["_multi"]]
+
+        numbers = kept.tolist()
+        names = [name or where(i) for name, i in zip(ids, numbers, strict=True)]
+        rows, action_rows = lazy_rows(starts, kept, read_rows)
+        logged = Logged(
+            offers=Offers(
+                contexts=contexts,
+                rows=rows,
+                starts=starts,
+                arms=arms,
+                actions=actions,
+                action_rows=action_rows,
+                keys=keys_of(names, self._pipeline),
+            ),
+            chosen=chosen,
+            propensities=propensities,
+            rewards=rewards,
+            weights=weights,
+        )
+        decoded = Records(logged=logged, ids=ids, times=times, where=lambda i: where(numbers[i]))
+        if len(declined) == 0:
+            return decoded, ()
+        others = declined.tolist()
+        slow = self._decode([records[i] for i in others], lambda i: where(others[i]))
+        return woven(decoded, kept, slow, declined, where, read_rows)
+
+    def _decode(self, records: Sequence[bytes], where: Where) -> DecodedLog:
+        """Decode by way of dicts."""
         decisions = Decisions(self._pipeline, context_path="$.c", action_path="$.c._multi[{}]")
         for i, data in enumerate(records):
             try:

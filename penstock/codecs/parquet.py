@@ -242,10 +242,13 @@ class Parquet:
         names = batch.schema.names
         if not names:
             return [{} for _ in range(batch.num_rows)]
-        columns = [
-            _seconds(column) if name == self._fields.time else _values(column)
-            for name, column in zip(names, batch.columns, strict=True)
-        ]
+        try:
+            columns = [
+                _seconds(column) if name == self._fields.time else _values(column)
+                for name, column in zip(names, batch.columns, strict=True)
+            ]
+        except pa.ArrowException as error:  # a word's number that its dictionary does not have
+            raise DataError(f"damaged: {_first_line(error)}") from None
         return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
     def _columns(self, names: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.codecs.decisions import DecisionJSON, LogCodec
-from penstock.decisions import Logged, Offers, key_of
+from penstock.decisions import Logged, Offers, key_of, keys_of
 from penstock.errors import BadRecord
 
 GOOD = {
@@ -185,3 +185,11 @@ def test_every_record_ends_on_one_side(records):
 def test_arbitrary_bytes(lines):
     decoded, rejected = decode(*lines)
     assert len(decoded) + len(rejected) == len(lines)
+
+
+@given(st.lists(st.text(max_size=200)), st.text(max_size=80))
+def test_keys_of_many_are_those_of_each(ids, pipeline):
+    ids = [*ids, "", "\ud800"]
+    keys = keys_of(ids, pipeline)
+    assert (keys.dtype, keys.tolist()) == (np.uint64, [key_of(name, pipeline) for name in ids])
+    assert keys_of([], pipeline).shape == (0,)
