@@ -51,7 +51,7 @@ inline double curvature(int loss, double p, double d) {
 // A margin s*p of a +-1 label s moves by the d of d + E*(e^d - 1) = h*q, with E = e^(s*p). Unlike the Lambert W
 // form, what is done here cancels nowhere, whatever E and h*q are.
 
-constexpr int SHIFT_STEPS = 256;     // guesses in one
+constexpr int SHIFT_STEPS = 512;     // guesses in one
 constexpr double USUAL_SHIFT = 0.4;  // the largest first guess that is refined without iterating
 
 // e^d - 1 of every guess d.
@@ -62,12 +62,11 @@ inline const ShiftGrowth SHIFT_GROWTH = [] {
     return growth;
 }();
 
-// Solves d + r*(e^d - 1 - d) = v for a small v: the first terms of the inverse series.
+// Solves d + r*(e^d - 1 - d) = v for a small v: the first four terms of the inverse series.
 inline double small_shift(double v, double r) {
-    const double c3 = r * (0.5 * r - 1.0 / 6.0);
-    const double c4 = r * (r * (5.0 / 12.0 - 0.625 * r) - 1.0 / 24.0);
-    const double c5 = r * (r * (r * (0.875 * r - 0.875) + 5.0 / 24.0) - 1.0 / 120.0);
-    return v + v * v * (v * (c3 + v * (c4 + v * c5)) - 0.5 * r);
+    const double c3 = r * (0.5 * r - 1.0 / 6.0), c4 = r * (r * (5.0 / 12.0 - 0.625 * r) - 1.0 / 24.0);
+    const double square = v * v;
+    return v + square * ((v * c3 - 0.5 * r) + square * c4);
 }
 
 // By Halley's method, from above.
@@ -87,14 +86,15 @@ inline double large_shift(double E, double hq, double d) {
 inline double logistic_shift(double E, double chance, double hq) {
     const double first = hq * chance;
     if (!(first <= USUAL_SHIFT)) return large_shift(E, hq, first);
-    const auto guess = static_cast<size_t>(small_shift(first, 1.0 - chance) * SHIFT_STEPS + 0.5);
+    const auto guess = static_cast<int>(small_shift(first, 1.0 - chance) * SHIFT_STEPS + 0.5);
     const double d = double(guess) / SHIFT_STEPS, growth = E * SHIFT_GROWTH[guess], slope = 1.0 / (1.0 + E + growth);
     return d + small_shift((hq - d - growth) * slope, 1.0 - slope);
 }
 
 // `E` is e^p for label 1 and e^-p for label 0, `chance` is what the other label has.
 inline double logistic_step(double E, double chance, double y, double h, double q) {
-    const double size = h * q < NO_WAY ? h * chance : logistic_shift(E, chance, h * q) / q;
+    const double per_unit = 1.0 / q;  // while the shift is worked out
+    const double size = h * q < NO_WAY ? h * chance : logistic_shift(E, chance, h * q) * per_unit;
     return y > 0.0 ? size : -size;
 }
 
