@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`penstock … | head`); nothing is left to be told to it, and what is
-        # still in a buffer goes nowhere when the interpreter ends.
+        # The reader of our output went away (`penstock … | head`): nothing is left to be told to it, and what
+        # is still in a buffer goes nowhere when the interpreter ends.
         for stream in (sys.stdout, sys.stderr):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return 0

@@ -13,8 +13,44 @@ from penstock.codecs.lazy import Lazy, MakeRows
 from penstock.codecs.values import read_time
 from penstock.errors import BadRecord
 from penstock.events import Batch, Features
+from penstock.sources.base import Rejected
 
-__all__ = ["with_dates", "with_declined"]
+__all__ = ["merged", "with_dates", "with_declined"]
+
+
+def merged(
+    kept: NDArray[np.int64], declined: NDArray[np.int64], n_late: int, rejected: Sequence[Rejected]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[Rejected, ...]]:
+    """Put two parts of one call in the order of its records.
+
+    Parameters
+    ----------
+    kept, declined : int64
+        Numbers of the records that a kernel read, and of the others, ascending. Those that are in both are
+        taken out of the former.
+    n_late : int
+        Events that the others came to.
+    rejected : sequence of Rejected
+        The rest of the others.
+
+    Returns
+    -------
+    positions : int64
+        Of the events, in two parts one behind the other.
+    records : int64
+        The number of the record of each.
+    rejected : tuple of Rejected
+        As given, but for how many events of both parts came before.
+    """
+    bad = np.array([letter.after + i for i, letter in enumerate(rejected)], np.int64)
+    usable = np.flatnonzero(~np.isin(kept, declined))
+    chosen = np.concatenate((kept[usable], np.delete(declined, bad)))
+    order = np.argsort(chosen)
+    positions = np.concatenate((usable, len(kept) + np.arange(n_late)))[order]
+    records = chosen[order]
+    after = np.searchsorted(records, declined[bad]).tolist()
+    letters = tuple(replace(letter, after=n) for letter, n in zip(rejected, after, strict=True))
+    return positions, records, letters
 
 
 def with_declined(
@@ -39,12 +75,8 @@ def with_declined(
         Make rows, and lines if the format has them, given numbers of records.
     """
     late, rejected = slow
-    bad = np.array([letter.after + i for i, letter in enumerate(rejected)], np.int64)
-    usable = np.flatnonzero(~np.isin(kept, declined))
-    chosen = np.concatenate((kept[usable], np.delete(declined, bad)))
-    order = np.argsort(chosen)
-    positions = np.concatenate((usable, len(kept) + np.arange(len(late))))[order]
-    records = chosen[order].tolist()
+    positions, numbers, rejected = merged(kept, declined, len(late), rejected)
+    records = numbers.tolist()
     ids = None if fast.ids is None or late.ids is None else [*fast.ids, *late.ids]
     batch = Batch(
         features=Features.concat([fast.features, late.features]).take(positions),
@@ -57,8 +89,7 @@ def with_declined(
         else Lazy(len(records), lambda events: make_lines([records[i] for i in events])),
         ids=None if ids is None else [ids[i] for i in positions.tolist()],
     )
-    after = np.searchsorted(records, declined[bad]).tolist()
-    return batch, tuple(replace(letter, after=n) for letter, n in zip(rejected, after, strict=True))
+    return batch, rejected
 
 
 def with_dates(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from penstock.codecs.base import Where
 from penstock.codecs.decisions import DecodedLog, Records
+from penstock.codecs.declined import merged
 from penstock.codecs.lazy import Lazy
 from penstock.decisions import Logged, Offers
 from penstock.events import Features, Row
@@ -70,21 +70,15 @@ def woven(
         Of all records.
     """
     late, rejected = slow
-    bad = np.array([letter.after + i for i, letter in enumerate(rejected)], np.int64)
-    usable = np.flatnonzero(~np.isin(kept, declined))
-    chosen = np.concatenate((kept[usable], np.delete(declined, bad)))
-    order = np.argsort(chosen)
-    positions = np.concatenate((usable, len(kept) + np.arange(len(late))))[order]
-    records = chosen[order]
+    positions, records, rejected = merged(kept, declined, len(late), rejected)
     ids = [*fast.ids, *late.ids]
-    merged = Records(
+    log = Records(
         logged=_logged(fast.logged, late.logged, positions, records, read),
         ids=[ids[i] for i in positions.tolist()],
         times=np.concatenate((fast.times, late.times))[positions],
         where=lambda i: where(int(records[i])),
     )
-    after = np.searchsorted(records, declined[bad]).tolist()
-    return merged, tuple(replace(letter, after=n) for letter, n in zip(rejected, after, strict=True))
+    return log, rejected
 
 
 def _logged(
