@@ -259,7 +259,7 @@ class BanditEngine:
         self.shadow.observe(
             losses,
             dict.fromkeys(self._lanes, 0),
-            self._losses(pmf, logged)[compared],
+            lambda: self._losses(pmf, logged)[compared],
             lambda policy: self._losses(policy.probabilities(logged.offers), logged)[compared],
         )
         self.n_events += len(logged)

@@ -119,7 +119,10 @@ class Engine:
             else None
         )
         self._weighing = self._replay if isinstance(self._replay, replay.WeighingBuffer) else None
-        self._rows_are_read = any(getattr(lane.learner, "reads_rows", True) for lane in self._lanes.values())
+        self._rows_are_kept = any(getattr(lane.learner, "reads_rows", True) for lane in self._lanes.values())
+        self._rows_are_read = (
+            self._rows_are_kept or bool(self._inputs) or any(w.rule.on != "label" for w in self._watched)
+        )
         self._anchors = Anchors(**pipeline.anchors.sizes(pipeline.tick)) if pipeline.anchors else None
         self.shadow = (
             Shadow(
@@ -156,6 +159,8 @@ class Engine:
         notices: list[Notice] = []
         batch = self._numbered(batch)
         learnable(self.task, batch)
+        if not self._rows_are_read:
+            batch = batch.hashed()
         for part in self._cut(batch, self._stride):
             notices += self._progress(part)
         return notices
@@ -197,11 +202,15 @@ class Engine:
             with self._blaming(f"baseline `{name}`", len(batch)):
                 expected.append(learner.progress(batch))
                 scores.update(expected[-1], batch.labels, batch.weights)
+        counted = None if (batch.weights > 0.0).all() else batch.weights > 0.0
         start = 0
         for part in self._cut(batch, self._step):
-            for name, predictions in self._learn(part, expected[0][start : start + len(part)]).items():
+            now = slice(start, start + len(part))
+            for name, predictions in self._learn(
+                part, expected[0][now], None if counted is None else counted[now]
+            ).items():
                 made[name].append(predictions)
-            start += len(part)
+            start = now.stop
             if self.n_events % self.pipeline.tick == 0:
                 notices += self._end_tick()
         for name, parts in made.items():
@@ -228,20 +237,22 @@ class Engine:
             np.array([numbers[name] for name in batch.labels.tolist()], dtype=np.float64)
         )
 
-    def _learn(self, batch: Batch, expected: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def _learn(
+        self, batch: Batch, expected: NDArray[np.float64], counted: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[np.float64]]:
         """Progress over events that lie within one tick; return what each learner predicted.
 
-        `expected` is what the first baseline did, who knows nothing of the features.
+        `expected` is what the first baseline did, who knows nothing of the features. `counted` are the events
+        that have a weight; None: all of them.
         """
-        counted = batch.weights > 0.0
-        judged = None if counted.all() else np.flatnonzero(counted)
+        judged = None if counted is None else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
         n_offered = self._replay.n_offered if self._replay is not None else 0
         learned, aside = self._set_aside(batch, counted)
         made: dict[str, NDArray[np.float64]] = {}
         losses: dict[str, NDArray[np.float64]] = {}
         renewing: dict[str, NDArray[np.float64]] = {}  # losses of those whose weights serving is to get
-        done = progressed({name: lane.learner for name, lane in self._lanes.items()}, learned)
+        done = progressed(self.learners, learned) if len(self._lanes) > 1 else {}
         for name, lane in self._lanes.items():
             with self._blaming(f"learner `{name}`", len(batch)):
                 predictions = done[name].result() if name in done else lane.learner.progress(learned)
@@ -284,42 +295,46 @@ class Engine:
             with self._blaming(f"detector `{inputs.rule.kind}`", len(batch)):
                 inputs.update(events, judged, self.n_events)
         if self.shadow is not None and self._can_judge:
-            prior = self._losses(expected if judged is None else expected[judged], events)
             lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
             slices = [guarded.outside(events) for guarded in self._guards]
             with self._blaming("a frozen model", len(batch)):
                 self.shadow.observe(
                     losses | renewing,
                     lineages,
-                    prior,
+                    lambda: self._losses(expected if judged is None else expected[judged], events),
                     lambda model: self._judged(model.predict(events), events, slices),
                 )
         if self._replay is not None:
             offered = events if aside is None else events.take(np.flatnonzero(~aside))
-            self._replay.offer(offered if self._rows_are_read else offered.hashed())
+            self._replay.offer(offered if self._rows_are_kept else offered.hashed())
             if losses and self._weighing is not None:
                 weights = np.mean(list(losses.values()), axis=0)
                 self._weighing.weigh(weights if aside is None else weights[~aside])
         if self._tail is not None:
-            self._tail.extend(events)
+            self._tail.extend(events if self._rows_are_kept else events.hashed())
         if self.task.kind == "regression":
             self._scale.update(events.labels)
         self.n_events += len(batch)
         return made
 
-    def _set_aside(self, batch: Batch, counted: NDArray[np.bool_]) -> tuple[Batch, NDArray[np.bool_] | None]:
+    def _set_aside(
+        self, batch: Batch, counted: NDArray[np.bool_] | None
+    ) -> tuple[Batch, NDArray[np.bool_] | None]:
         """Keep anchors of the batch: return it with weight 0 for them, and which of its events they are.
 
         Only events that count become anchors, and only those that count are told of. None if there are none.
         """
         if self._anchors is None:
             return batch, None
-        aside = self._anchors.aside(self.n_events, len(batch)) & counted
+        aside = self._anchors.aside(self.n_events, len(batch))
+        if counted is not None:
+            aside &= counted
         if not aside.any():
             return batch, None
         anchors = batch.take(np.flatnonzero(aside))
-        self._anchors.put(anchors if self._rows_are_read else anchors.hashed())
-        return batch.with_weights(np.where(aside, 0.0, batch.weights)), aside[counted]
+        self._anchors.put(anchors if self._rows_are_kept else anchors.hashed())
+        learned = batch.with_weights(np.where(aside, 0.0, batch.weights))
+        return learned, aside if counted is None else aside[counted]
 
     def _scores(self, events: Batch) -> dict[str, float]:
         """How well each learner predicts anchors now: accuracy, or 1 less the bounded loss."""

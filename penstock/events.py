@@ -69,9 +69,9 @@ class Features:
 
     def slice(self, start: int, stop: int) -> Features:
         """Events ``start:stop``, as Python slices; shares memory with this one."""
-        start, stop, _ = slice(start, stop).indices(len(self))
+        start, stop, _ = slice(start, stop).indices(len(self.indptr) - 1)
         stop = max(start, stop)
-        low, high = int(self.indptr[start]), int(self.indptr[stop])
+        low, high = self.indptr.item(start), self.indptr.item(stop)
         return Features(
             self.indptr[start : stop + 1] - low,
             self.indices[low:high],
@@ -294,7 +294,9 @@ class Batch:
         )
 
     def hashed(self) -> Batch:
-        """Return the same events without rows, lines and ids: for who keeps them for native learners."""
+        """Return the same events without rows, lines and ids: for who has native learners only."""
+        if isinstance(self.rows, NoRows) and self.lines is None and self.ids is None:
+            return self
         return Batch(
             features=self.features,
             labels=self.labels,

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.gate import GAMBLERS, fade, log_wealth, multiply_bets
+from penstock._native.gate import GAMBLERS, fade, log_mixture, log_wealth, multiply_bets
 from penstock._native.intervals import running_sum
 from penstock.bandits.intervals import Interval, LowerBound
 from penstock.state import State, prefixed, section
@@ -101,16 +101,14 @@ class Gate:
 
     def update(self, gains: NDArray[np.float64]) -> None:
         """Take paired gains, each in [-1, 1], shape (n,), in stream order."""
-        multiply_bets(self._mantissa, self._exponent, self._bets, gains, self.delta)
+        multiply_bets(self._mantissa, self._exponent, 1, self._bets, gains, self.delta)
         self._below.update(gains)
         self._above.update(-gains)
 
     @property
     def log_e(self) -> float:
         """Natural logarithm of the wealth, averaged over the gamblers."""
-        log = np.empty(1)
-        log_wealth(self._mantissa, self._exponent, log)
-        return float(log[0])
+        return log_wealth(self._mantissa, self._exponent)
 
     @property
     def n_events(self) -> int:
@@ -188,8 +186,7 @@ class ChangeGate:
             if self.n_events % _SPACING == 0:
                 self._start()
             now = gains[taken : taken + _SPACING - self.n_events % _SPACING]
-            n = self._n_tests
-            multiply_bets(self._mantissa[:n], self._exponent[:n], self._bets, now, self.delta)
+            multiply_bets(self._mantissa, self._exponent, self._n_tests, self._bets, now, self.delta)
             self._sum = running_sum(self._sum, now)
             self.n_events += len(now)
             taken += len(now)
@@ -210,19 +207,11 @@ class ChangeGate:
     @property
     def log_e(self) -> float:
         """Natural logarithm of the evidence."""
-        logs = self._logs()
-        if not logs:
-            return 0.0
-        top = max(logs)
-        return top + math.log(sum(math.exp(log - top) for log in logs))
+        return self._evidence()[0] if self._n_tests else 0.0
 
-    def _logs(self) -> list[float]:
-        """Logarithms of the tests' wealths, each with its weight."""
-        n = self._n_tests
-        logs = np.empty(n)
-        log_wealth(self._mantissa[:n], self._exponent[:n], logs)
-        numbers = self._starts[:n].tolist()
-        return [log - math.log(k * (k + 1)) for log, k in zip(logs.tolist(), numbers, strict=True)]
+    def _evidence(self) -> tuple[float, int]:
+        """Logarithm of the evidence, and the test that most of it is from."""
+        return log_mixture(self._mantissa, self._exponent, self._n_tests, self._starts)
 
     @property
     def mean_gain(self) -> float:
@@ -232,10 +221,9 @@ class ChangeGate:
     @property
     def lately(self) -> tuple[int, float]:
         """Events since the start from which the evidence is strongest, and the average gain over them."""
-        logs = self._logs()
-        if not logs:
+        if not self._n_tests:
             return 0, 0.0
-        strongest = logs.index(max(logs))
+        _, strongest = self._evidence()
         n = self.n_events - _SPACING * (int(self._starts[strongest]) - 1)
         return n, (self._sum - float(self._sums_before[strongest])) / n
 

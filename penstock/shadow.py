@@ -152,7 +152,7 @@ class Shadow:
         self,
         live: Mapping[str, NDArray[np.float64]],
         lineages: Mapping[str, int],
-        prior: NDArray[np.float64],
+        prior: Callable[[], NDArray[np.float64]],
         losses: Losses,
     ) -> None:
         """Compare on n events that were just scored and learned by the live learners.
@@ -162,15 +162,16 @@ class Shadow:
         live : mapping of learner to float64, shape (n,)
             Prequential losses of the live learners on these events.
         lineages : mapping of learner to int
-        prior : float64, shape (n,)
-            Losses of the baseline that knows nothing of the features: what the very first snapshot has to
-            be compared with.
+        prior : callable
+            Gives the losses, shape (n,), of the baseline that knows nothing of the features: what the very
+            first snapshot has to be compared with.
         losses : callable
             Scores a frozen model on these events.
         """
         if self._serving is None:
-            self._serving_loss.update(prior)
-            self._worse.update(live[self.serving] - prior)
+            baseline = prior()
+            self._serving_loss.update(baseline)
+            self._worse.update(live[self.serving] - baseline)
             return
         champion = np.atleast_2d(losses(self._serving.model))
         self._serving_loss.update(champion[0])
@@ -202,7 +203,7 @@ class Shadow:
             notices += self._open(event, contenders)
             notices += self._look_at_age(event)
         shadowed = tuple(trial.candidate.version for trial in self._trials)
-        return [replace(notice, shadowed=shadowed) for notice in notices]
+        return [replace(notice, shadowed=shadowed) for notice in notices] if shadowed else notices
 
     def new_epoch(self, event: int) -> list[Notice]:
         """Take note that the world has changed: a learner was restarted.

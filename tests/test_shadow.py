@@ -42,7 +42,7 @@ class World:
         self.shadow.observe(
             {name: np.full(n, loss) for name, loss in self.live.items()},
             self.lineage,
-            np.full(n, self.prior),
+            lambda: np.full(n, self.prior),
             lambda model: np.full(n, model.loss),
         )
         self.event += n
@@ -141,7 +141,9 @@ def test_what_serves_gets_newer_weights_from_the_incumbent_until_the_new_one_has
     incumbent = Contender(kind="c", lineage=0, recent_loss=0.3, freeze=lambda: Constant(0.29))
     new = Contender(kind="c", lineage=1, recent_loss=0.5, freeze=lambda: Constant(0.5))
     losses = {"a": np.full(300, 0.3), "b": np.full(300, 0.3)}
-    world.shadow.observe(losses, world.lineage, np.full(300, 0.5), lambda model: np.full(300, model.loss))
+    world.shadow.observe(
+        losses, world.lineage, lambda: np.full(300, 0.5), lambda model: np.full(300, model.loss)
+    )
     (notice,) = world.shadow.end_tick(600, {"a": new, "b": new}, incumbent)
     assert (notice.how, world.shadow.serving_version.lineage) == ("refresh", 0)
 
@@ -284,7 +286,7 @@ class Guarded(World):
         self.shadow.observe(
             {name: np.full(n, loss) for name, loss in self.live.items()},
             self.lineage,
-            np.full(n, self.prior),
+            lambda: np.full(n, self.prior),
             self._scores,
         )
         self.event += n
@@ -377,7 +379,7 @@ def promotions_of_nulls(n_streams, n_challengers, n_ticks, seed):
             world.shadow.observe(
                 {name: np.full(64, 0.3) for name in world.live},
                 world.lineage,
-                np.full(64, 0.5),
+                lambda: np.full(64, 0.5),
                 lambda model, difficulty=difficulty: (rng.random(64) < 0.6 * difficulty) * 1.0,
             )
             world.event += 64

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 def lay_out(indptr: NDArray[np.int64], positions: NDArray[np.int64], out: NDArray[np.int64]) -> int: ...
-def locate(sorted_numbers: NDArray[np.int64], numbers: NDArray[np.int64], out: NDArray[np.int64]) -> None: ...
 def gather(
     indptr: NDArray[np.int64],
     indices: NDArray[np.uint32],

@@ -8,7 +8,7 @@ next_uint64, next_uint32, next_double, next_raw) is a documented interface; the 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport exp, floor, log, log1p
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memmove
+from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
 cdef extern from *:
@@ -60,26 +60,6 @@ def lay_out(const int64_t[::1] indptr, const int64_t[::1] positions, int64_t[::1
     return end
 
 
-def locate(const int64_t[::1] sorted_numbers, const int64_t[::1] numbers, int64_t[::1] out):
-    """Set `out` to where each of `numbers` lies among ascending ones, all of which it has to be one of."""
-    cdef Py_ssize_t i, n = numbers.shape[0], length, half
-    cdef const int64_t *first
-    if out.shape[0] != n or (n and not sorted_numbers.shape[0]):
-        raise ValueError("nowhere to look, or no room")
-    with nogil:
-        for i in range(n):
-            first = &sorted_numbers[0]
-            length = sorted_numbers.shape[0]
-            while length > 1:  # without a jump that the processor could guess wrong
-                half = length // 2
-                first += half if first[half] <= numbers[i] else 0
-                length -= half
-            if first[0] != numbers[i]:
-                with gil:
-                    raise ValueError(f"{numbers[i]} is not among them")
-            out[i] = first - &sorted_numbers[0]
-
-
 def gather(
     const int64_t[::1] indptr,
     const uint32_t[::1] indices,
@@ -91,10 +71,7 @@ def gather(
     double[::1] out_values,
     uint32_t[::1] out_namespaces,
 ):
-    """Copy the rows at `positions`; `out_indptr` says where to, and has to be of their lengths.
-
-    Rows at ascending positions may be moved together within the same columns.
-    """
+    """Copy the rows at `positions`; `out_indptr` says where to, and has to be of their lengths."""
     cdef Py_ssize_t i, n = positions.shape[0], rows = indptr.shape[0] - 1
     cdef int64_t nnz = indices.shape[0], room = out_indices.shape[0]
     cdef int64_t at, start, length, to
@@ -125,9 +102,9 @@ def gather(
                 fits = False
                 break
             if length:
-                memmove(&out_indices[to], &indices[start], length * sizeof(uint32_t))
-                memmove(&out_values[to], &values[start], length * sizeof(double))
-                memmove(&out_namespaces[to], &namespaces[start], length * sizeof(uint32_t))
+                memcpy(&out_indices[to], &indices[start], length * sizeof(uint32_t))
+                memcpy(&out_values[to], &values[start], length * sizeof(double))
+                memcpy(&out_namespaces[to], &namespaces[start], length * sizeof(uint32_t))
     if not fits:
         raise ValueError("no such rows, or no room for them")
 

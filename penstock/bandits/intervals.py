@@ -133,30 +133,26 @@ def boundary(variance: float, alpha: float) -> float:
     # convex: Newton's first step leads above the root, and the others come down to it, until rounding is all
     # that is left of them.
     bound = math.sqrt(2.0 * (variance + _RHO) * (threshold + 0.5 * math.log1p(variance / _RHO)))
-    bound -= (_log_mixture_at(bound, variance) - threshold) / _slope(bound, variance)
-    excess = _log_mixture_at(bound, variance) - threshold
+    log_m, slope = _log_mixture_at(bound, variance)
+    bound -= (log_m - threshold) / slope
+    log_m, slope = _log_mixture_at(bound, variance)
     step = math.inf
-    while (next_step := excess / _slope(bound, variance)) > _PRECISION * bound and next_step < step:
+    while (next_step := (log_m - threshold) / slope) > _PRECISION * bound and next_step < step:
         step = next_step
         bound -= step
-        excess = _log_mixture_at(bound, variance) - threshold
+        log_m, slope = _log_mixture_at(bound, variance)
     return bound
 
 
-def _log_mixture_at(total: float, variance: float) -> float:
-    """Return `log_mixture` of one positive sum, at a tenth of what the arrays cost."""
-    a = variance + _RHO
-    y = total + variance
-    z = y + _RHO
-    return _normaliser() + math.lgamma(a) + math.log(_special().gammainc(a, z)) - a * math.log(z) + y
-
-
-def _slope(total: float, variance: float) -> float:
-    """Return the derivative of `log_mixture` by `total`."""
+def _log_mixture_at(total: float, variance: float) -> tuple[float, float]:
+    """Return `log_mixture` of one positive sum, and its derivative, at a tenth of what the arrays cost."""
     a = variance + _RHO
     z = total + a
-    density = math.exp((a - 1.0) * math.log(z) - z - math.lgamma(a))
-    return 1.0 - a / z + density / float(_special().gammainc(a, z))
+    log_gamma, log_z = math.lgamma(a), math.log(z)
+    below = float(_special().gammainc(a, z))
+    log_m = _normaliser() + log_gamma + math.log(below) - a * log_z + (z - _RHO)
+    density = math.exp((a - 1.0) * log_z - z - log_gamma)
+    return log_m, 1.0 - a / z + density / below
 
 
 class LowerBound:

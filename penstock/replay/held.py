@@ -14,7 +14,7 @@ from penstock._native.replay import choose
 from penstock.errors import ConfigError, PenstockError, StoreError
 from penstock.events import Batch
 from penstock.replay.chance import generator, generator_from, state_of
-from penstock.replay.store import Store, as_json, check_columns, costs_of
+from penstock.replay.store import Store, as_json, check_columns, costs_of_events
 from penstock.state import State, prefixed, section
 
 __all__ = ["Held", "MaxBytes", "Seed", "Size"]
@@ -118,11 +118,11 @@ class Held(ABC):
             self._n_offered += len(batch)
             return
         rows = as_json(batch.rows)
-        places = self._keep(batch, costs_of(batch.features.indptr, rows))
-        numbers = places + self._n_offered
+        places = self._keep(batch, costs_of_events(batch, rows))
+        arrivals = places + self._n_offered
         self._n_offered += len(batch)
         if len(places):
-            self._store.append(batch, rows, numbers, None if len(places) == len(batch) else places)
+            self._store.append(batch, rows, places, arrivals)
             if len(self._store) >= self._due:
                 self._tidy()
 
@@ -218,7 +218,7 @@ class Held(ABC):
             check_columns(events)
             if len(events) != len(numbers):
                 raise ValueError(f"there are {len(events)} of {len(numbers)} events")
-            self._store.append(events, as_json(events.rows), ordered)
+            self._store.append(events, as_json(events.rows), np.arange(len(events)), ordered)
         if int(self._store.costs().sum()) > self._limit:
             raise ValueError(f"it takes more than {self._limit} bytes")
         self._resume(numbers, state)

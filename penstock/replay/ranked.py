@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.events import Batch
 from penstock.replay.held import Held
-from penstock.replay.store import Column
 from penstock.state import State
 
 __all__ = ["Ranked"]
+
+_T = TypeVar("_T", bound=np.generic)
+
+
+class _Column(Generic[_T]):
+    """An array that grows at its end in amortised constant time."""
+
+    def __init__(self, dtype: type[_T], values: NDArray[_T] | None = None) -> None:
+        self._data: NDArray[_T] = np.empty(16, dtype)
+        self._length = 0
+        if values is not None:
+            self.extend(values)
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def values(self) -> NDArray[_T]:
+        """What is in it; shares memory with it, until it grows."""
+        return self._data[: self._length]
+
+    def extend(self, values: NDArray[_T]) -> None:
+        """Add at the end; copies."""
+        length = self._length + len(values)
+        if length > len(self._data):
+            grown = np.empty(max(length, self._length + self._length // 2), self._data.dtype)
+            grown[: self._length] = self.values
+            self._data = grown
+        self._data[self._length : length] = values
+        self._length = length
 
 
 class Ranked(Held):
@@ -34,9 +63,9 @@ class Ranked(Held):
         """Give the events of the next batch their keys: finite, and different ones."""
 
     def _hold(self, numbers: NDArray[np.int64], keys: NDArray[np.float64], costs: NDArray[np.int64]) -> None:
-        self._candidates = Column(np.int64, numbers)  # ascending
-        self._keys = Column(np.float64, keys)
-        self._costs = Column(np.int64, costs)
+        self._candidates = _Column(np.int64, numbers)  # ascending
+        self._keys = _Column(np.float64, keys)
+        self._costs = _Column(np.int64, costs)
         self._total = int(costs.sum())
 
     def _numbers(self) -> NDArray[np.int64]:

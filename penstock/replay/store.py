@@ -1,62 +1,21 @@
-"""Where events lie that a buffer keeps: columns that grow at their end, rows as JSON."""
+"""Where events lie that a buffer keeps: what is numbers in native memory, rows as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from penstock._native.replay import gather, lay_out, locate
+from penstock._native.kept import Kept, costs_of
 from penstock.errors import BadRecord
 from penstock.events import Batch, Features, NoRows, Row
 
-__all__ = ["Column", "Store", "as_json", "check_columns", "costs_of"]
+__all__ = ["Store", "as_json", "check_columns", "costs_of_events"]
 
-_COST_OF_EVENT = 48  # bytes: label, weight, time, arrival, end, and room for a number of the buffer's own
-_COST_OF_FEATURE = 16  # bytes: hash, value, namespace
-
-_T = TypeVar("_T", bound=np.generic)
 _V = TypeVar("_V")
-
-
-class Column(Generic[_T]):
-    """An array that grows at its end in amortised constant time."""
-
-    def __init__(self, dtype: type[_T], values: NDArray[_T] | None = None) -> None:
-        self._data: NDArray[_T] = np.empty(16, dtype)
-        self._length = 0
-        if values is not None:
-            self.extend(values)
-
-    def __len__(self) -> int:
-        return self._length
-
-    @property
-    def values(self) -> NDArray[_T]:
-        """What is in it; shares memory with it, until it grows."""
-        return self._data[: self._length]
-
-    def extend(self, values: NDArray[_T]) -> None:
-        """Add at the end; copies."""
-        length = self._length + len(values)
-        if length > len(self._data):
-            grown = np.empty(max(length, self._length + self._length // 2), self._data.dtype)
-            grown[: self._length] = self.values
-            self._data = grown
-        self._data[self._length : length] = values
-        self._length = length
-
-    def shorten(self, length: int) -> None:
-        """Keep the first `length` values."""
-        self._length = length
-
-    def keep(self, positions: NDArray[np.int64]) -> None:
-        """Keep the values at `positions`."""
-        self._data[: len(positions)] = self.values[positions]
-        self._length = len(positions)
 
 
 class Store:
@@ -67,35 +26,22 @@ class Store:
     """
 
     def __init__(self) -> None:
-        self._ends = Column(np.int64)
-        self._ends.extend(np.zeros(1, np.int64))
-        self._indices = Column(np.uint32)
-        self._values = Column(np.float64)
-        self._namespaces = Column(np.uint32)
-        self._labels = Column(np.float64)
-        self._weights = Column(np.float64)
-        self._times = Column(np.float64)
-        self._arrivals = Column(np.int64)
+        self._kept = Kept()
         self._rows: list[bytes] | None = []
         self._lines: list[str] | None = []
         self._ids: list[str] | None = []
 
     def __len__(self) -> int:
-        return len(self._arrivals.values)
-
-    @property
-    def arrivals(self) -> NDArray[np.int64]:
-        """Numbers of the events among all that were offered, ascending."""
-        return self._arrivals.values
+        return len(self._kept)
 
     @property
     def labels(self) -> NDArray[np.float64]:
-        """Labels, in the order of `arrivals`."""
-        return self._labels.values
+        """Labels, in order of arrival."""
+        return self._kept.labels()
 
     def costs(self) -> NDArray[np.int64]:
         """Bytes that each event takes."""
-        return costs_of(self._ends.values, self._rows)
+        return _with_rows(self._kept.costs(), self._rows)
 
     def positions(self, arrivals: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the events with these numbers lie.
@@ -105,48 +51,41 @@ class Store:
         ValueError
             If one of them is not here.
         """
-        found = np.empty(len(arrivals), np.int64)
-        locate(self.arrivals, arrivals, found)
-        return found
+        return self._kept.find(arrivals)
 
     def append(
-        self,
-        batch: Batch,
-        rows: list[bytes] | None,
-        arrivals: NDArray[np.int64],
-        places: NDArray[np.int64] | None = None,
+        self, batch: Batch, rows: list[bytes] | None, places: NDArray[np.int64], arrivals: NDArray[np.int64]
     ) -> None:
-        """Add the events of `batch` at `places` (None: all), whose numbers are `arrivals`.
+        """Add the events of `batch` at `places`, whose numbers among all that were offered are `arrivals`.
 
         `rows` are those of the whole batch, as JSON.
         """
-        features, lines, ids = batch.features, batch.lines, batch.ids
-        labels, weights, times = batch.labels, batch.weights, batch.times
-        if places is not None:
-            features = features.take(places)
-            labels, weights, times = labels[places], weights[places], times[places]
-            rows, lines, ids = _taken(rows, places), _taken(lines, places), _taken(ids, places)
-        self._ends.extend(features.indptr[1:] + (self._ends.values[-1] - features.indptr[0]))
-        self._indices.extend(features.indices)
-        self._values.extend(features.values)
-        self._namespaces.extend(features.namespaces)
-        self._labels.extend(labels)
-        self._weights.extend(weights)
-        self._times.extend(times)
-        self._arrivals.extend(arrivals)
-        if len(arrivals):
-            self._rows = _extended(self._rows, rows)
-            self._lines = _extended(self._lines, lines)
-            self._ids = _extended(self._ids, ids)
+        features = batch.features
+        self._kept.append(
+            np.ascontiguousarray(features.indptr),
+            np.ascontiguousarray(features.indices),
+            np.ascontiguousarray(features.values),
+            np.ascontiguousarray(features.namespaces),
+            np.ascontiguousarray(batch.labels),
+            np.ascontiguousarray(batch.weights),
+            np.ascontiguousarray(batch.times),
+            places,
+            arrivals,
+        )
+        if len(places):
+            self._rows = _extended(self._rows, rows, places)
+            self._lines = _extended(self._lines, batch.lines, places)
+            self._ids = _extended(self._ids, batch.ids, places)
 
     def take(self, positions: NDArray[np.int64]) -> Batch:
         """Events at `positions`, copied, in that order."""
+        indptr, indices, values, namespaces, labels, weights, times = self._kept.take(positions)
         rows = _taken(self._rows, positions)
         return Batch(
-            features=self._features().take(positions),
-            labels=self.labels[positions],
-            weights=self._weights.values[positions],
-            times=self._times.values[positions],
+            features=Features(indptr, indices, values, namespaces),
+            labels=labels,
+            weights=weights,
+            times=times,
             rows=NoRows(len(positions)) if rows is None else orjson.loads(b"[" + b",".join(rows) + b"]"),
             lines=_taken(self._lines, positions),
             ids=_taken(self._ids, positions),
@@ -154,39 +93,31 @@ class Store:
 
     def keep(self, positions: NDArray[np.int64]) -> None:
         """Drop all events but those at `positions`, which ascend: they move together, in place."""
-        features = self._features()
-        ends = np.empty(len(positions) + 1, np.int64)
-        n_entries = lay_out(features.indptr, positions, ends)
-        entries = features.indices, features.values, features.namespaces
-        gather(features.indptr, *entries, positions, ends, *entries)
-        self._ends = Column(np.int64, ends)
-        for entry in (self._indices, self._values, self._namespaces):
-            entry.shorten(n_entries)
-        for column in (self._labels, self._weights, self._times, self._arrivals):
-            column.keep(positions)
+        self._kept.keep(positions)
         self._rows = _taken(self._rows, positions)
         self._lines = _taken(self._lines, positions)
         self._ids = _taken(self._ids, positions)
-
-    def _features(self) -> Features:
-        """Those of all events; shares memory with the store."""
-        return Features(self._ends.values, self._indices.values, self._values.values, self._namespaces.values)
 
 
 def _taken(column: Sequence[_V] | None, places: NDArray[np.int64]) -> list[_V] | None:
     return None if column is None else [column[i] for i in places.tolist()]
 
 
-def _extended(column: list[Any] | None, values: Sequence[Any] | None) -> list[Any] | None:
+def _extended(
+    column: list[Any] | None, values: Sequence[Any] | None, places: NDArray[np.int64]
+) -> list[Any] | None:
     if column is None or values is None:
         return None
-    column.extend(values)
+    column += _taken(values, places) or ()
     return column
 
 
-def costs_of(ends: NDArray[np.int64], rows: list[bytes] | None) -> NDArray[np.int64]:
-    """Bytes that events take whose features start and end there, with these rows."""
-    costs = (ends[1:] - ends[:-1]) * _COST_OF_FEATURE + _COST_OF_EVENT
+def costs_of_events(batch: Batch, rows: list[bytes] | None) -> NDArray[np.int64]:
+    """Bytes that each event of `batch` takes, with these rows."""
+    return _with_rows(costs_of(np.ascontiguousarray(batch.features.indptr)), rows)
+
+
+def _with_rows(costs: NDArray[np.int64], rows: list[bytes] | None) -> NDArray[np.int64]:
     return costs if rows is None else costs + np.fromiter(map(len, rows), np.int64, len(rows))
 
 

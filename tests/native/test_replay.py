@@ -11,7 +11,6 @@ from penstock._native.replay import (
     gather,
     keep_uniformly,
     lay_out,
-    locate,
     pick,
     plant,
 )
@@ -66,38 +65,19 @@ def test_keeps_what_algorithm_l_keeps(size):
         assert numbers.tolist() == slow_algorithm_l(philox(seed), size, 200)
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.sets(st.integers(0, 200), min_size=1), st.data())
-def test_locate_is_a_binary_search(numbers, data):
-    ordered = np.array(sorted(numbers))
-    sought = np.array(data.draw(st.lists(st.sampled_from(sorted(numbers)))), np.int64)
-    places = np.empty(len(sought), np.int64)
-    locate(ordered, sought, places)
-    assert ordered[places].tolist() == sought.tolist()
-    for missing in set(range(-1, 203)) - numbers:
-        with pytest.raises(ValueError, match=f"{missing} is not among them"):
-            locate(ordered, np.array([missing]), np.empty(1, np.int64))
-
-
-def test_locate_in_nothing():
-    nothing = np.empty(0, np.int64)
-    locate(nothing, nothing, nothing)
-    with pytest.raises(ValueError, match="nowhere to look"):
-        locate(nothing, np.zeros(1, np.int64), np.zeros(1, np.int64))
-
-
-def test_rows_move_together_in_place():
+def test_rows_lie_one_after_the_other():
     lengths = np.array([2, 0, 3, 1, 4])
     ends = np.concatenate(([0], np.cumsum(lengths)))
     values = np.arange(10.0)
     indices, namespaces = values.astype(np.uint32), values.astype(np.uint32) + 20
-    positions, out = np.array([0, 2, 4]), np.empty(4, np.int64)
+    positions, out = np.array([4, 0, 2]), np.empty(4, np.int64)
     assert lay_out(ends, positions, out) == 9
-    assert out.tolist() == [0, 2, 5, 9]
-    gather(ends, indices, values, namespaces, positions, out, indices, values, namespaces)
-    assert values[:9].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
-    assert (indices[:9] == values[:9]).all()
-    assert (namespaces[:9] == values[:9] + 20).all()
+    assert out.tolist() == [0, 4, 6, 9]
+    to = np.empty(9, np.uint32), np.empty(9), np.empty(9, np.uint32)
+    gather(ends, indices, values, namespaces, positions, out, *to)
+    assert to[1].tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4]
+    assert (to[0] == to[1]).all()
+    assert (to[2] == to[1] + 20).all()
     for position in (-1, 5):
         with pytest.raises(IndexError, match=f"position {position} is out of bounds: there are 5 events"):
             lay_out(ends, np.array([position]), np.empty(2, np.int64))
