@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from penstock.config import Pipeline
 from penstock.errors import DataError, PenstockError
 from penstock.events import Batch, Task
 from penstock.inputs import InputWatch
-from penstock.judging import Guarded, LabelScale
+from penstock.judging import Ahead, Guarded, LabelScale
 from penstock.lanes import Lane, Tail, Watched, judged_events
 from penstock.learners.base import Learner
 from penstock.learners.labels import learnable
@@ -77,6 +78,25 @@ class _Blame:
         where = where if self._n else f"replayed events, after event {self._n_before:,}"
         what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
         raise PenstockError(f"{self._who} failed on {where}: {what}{error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Stride:
+    """Events that are scored at one go.
+
+    Attributes
+    ----------
+    expected : float64
+        What the first baseline, who knows nothing of the features, predicted of them.
+    counted : bool, shape (n,), or None
+        Which of them have a weight; None: all.
+    ahead : Ahead
+        What frozen models predict of them.
+    """
+
+    expected: NDArray[np.float64]
+    counted: NDArray[np.bool_] | None
+    ahead: Ahead
 
 
 class Engine:
@@ -154,16 +174,23 @@ class Engine:
         BadRecord
             If a label or weight is not such as the task has; nothing has been learned then.
         PenstockError
-            If a learner fails on an event; the engine must not be used any further.
+            If a learner fails on an event, or there are too many classes; the engine must not be used any
+            further.
         """
-        notices: list[Notice] = []
-        batch = self._numbered(batch)
-        learnable(self.task, batch)
+        return list(self.follow(batch))
+
+    def follow(self, batch: Batch) -> Iterator[Notice]:
+        """As `progress`, but give each notice as soon as it is known.
+
+        What the engine then says of itself, be it scores or classes, is as of the tick that the notice is of.
+        The events are learned once the last notice has been taken.
+        """
+        names = batch.labels.dtype == object  # of classes: any of them can be learned
+        learnable(self.task, batch.with_labels(np.zeros(len(batch))) if names else batch)
         if not self._rows_are_read:
             batch = batch.hashed()
         for part in self._cut(batch, self._stride):
-            notices += self._progress(part)
-        return notices
+            yield from self._progress(self._numbered(part))
 
     def ticks(self, batch: Batch) -> Iterator[Batch]:
         """Cut a batch where something may happen: where ticks end, unless nothing waits for that.
@@ -192,32 +219,35 @@ class Engine:
         waits = waits or self._anchors is not None or any(lane.watched for lane in self._lanes.values())
         return self.pipeline.tick if waits else self._stride
 
-    def _progress(self, batch: Batch) -> list[Notice]:
+    def _progress(self, batch: Batch) -> Iterator[Notice]:
         """Progress over events that are scored at one go: baselines first, for they look at labels only."""
-        notices: list[Notice] = []
-        n_before = self.n_events
-        made: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self._lanes}
         expected: list[NDArray[np.float64]] = []
         for name, (learner, scores) in self._baselines.items():
             with self._blaming(f"baseline `{name}`", len(batch)):
                 expected.append(learner.progress(batch))
                 scores.update(expected[-1], batch.labels, batch.weights)
-        counted = None if (batch.weights > 0.0).all() else batch.weights > 0.0
-        start = 0
+        counted = batch.weights > 0.0
+        stride = _Stride(expected[0], None if counted.all() else counted, Ahead(batch))
+        made: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self._lanes}
+        scored = start = 0
         for part in self._cut(batch, self._step):
-            now = slice(start, start + len(part))
-            for name, predictions in self._learn(
-                part, expected[0][now], None if counted is None else counted[now]
-            ).items():
+            for name, predictions in self._learn(part, stride, start).items():
                 made[name].append(predictions)
-            start = now.stop
-            if self.n_events % self.pipeline.tick == 0:
-                notices += self._end_tick()
+            start += len(part)
+            if self.n_events % self.pipeline.tick == 0 and (notices := self._end_tick()):
+                self._score(made, batch.slice(scored, start))
+                scored = start
+                yield from notices
+        if scored < start:
+            self._score(made, batch.slice(scored, start))
+
+    def _score(self, made: dict[str, list[NDArray[np.float64]]], events: Batch) -> None:
+        """Score what every learner predicted of the newest `events`, in parts; let go of it."""
         for name, parts in made.items():
-            with _Blame(f"learner `{name}`", n_before, len(batch)):
+            with _Blame(f"learner `{name}`", self.n_events - len(events), len(events)):
                 predictions = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                self._lanes[name].metrics.update(predictions, batch.labels, batch.weights)
-        return notices
+                self._lanes[name].metrics.update(predictions, events.labels, events.weights)
+            parts.clear()
 
     def _numbered(self, batch: Batch) -> Batch:
         """Replace class names by their numbers, in the order of first sighting."""
@@ -237,14 +267,13 @@ class Engine:
             np.array([numbers[name] for name in batch.labels.tolist()], dtype=np.float64)
         )
 
-    def _learn(
-        self, batch: Batch, expected: NDArray[np.float64], counted: NDArray[np.bool_] | None
-    ) -> dict[str, NDArray[np.float64]]:
-        """Progress over events that lie within one tick; return what each learner predicted.
+    def _learn(self, batch: Batch, stride: _Stride, start: int) -> dict[str, NDArray[np.float64]]:
+        """Progress over events that lie within one tick, from `start` on in the stride that they are of.
 
-        `expected` is what the first baseline did, who knows nothing of the features. `counted` are the events
-        that have a weight; None: all of them.
+        Returns what each learner predicted.
         """
+        now = slice(start, start + len(batch))
+        counted = None if stride.counted is None else stride.counted[now]
         judged = None if counted is None else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
         n_offered = self._replay.n_offered if self._replay is not None else 0
@@ -297,13 +326,15 @@ class Engine:
         if self.shadow is not None and self._can_judge:
             lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
             slices = [guarded.outside(events) for guarded in self._guards]
-            with self._blaming("a frozen model", len(batch)):
-                self.shadow.observe(
-                    losses | renewing,
-                    lineages,
-                    lambda: self._losses(expected if judged is None else expected[judged], events),
-                    lambda model: self._judged(model.predict(events), events, slices),
-                )
+            expected = stride.expected[now] if judged is None else stride.expected[now][judged]
+            until = start + self._n_ahead
+
+            def lost(model: Any) -> NDArray[np.float64]:
+                predictions = stride.ahead.predict(model, now.start, now.stop, until)
+                return self._judged(predictions if judged is None else predictions[judged], events, slices)
+
+            with self._blaming("a frozen model", max(len(batch), self._n_ahead)):
+                self.shadow.observe(losses | renewing, lineages, lambda: self._losses(expected, events), lost)
         if self._replay is not None:
             offered = events if aside is None else events.take(np.flatnonzero(~aside))
             self._replay.offer(offered if self._rows_are_kept else offered.hashed())
@@ -316,6 +347,14 @@ class Engine:
             self._scale.update(events.labels)
         self.n_events += len(batch)
         return made
+
+    @property
+    def _n_ahead(self) -> int:
+        """Events until something else serves, at the end of a tick, if all goes as planned."""
+        if self.shadow is None:
+            return 0
+        tick = self.pipeline.tick
+        return -(-self.shadow.next_refresh // tick) * tick - self.n_events
 
     def _set_aside(
         self, batch: Batch, counted: NDArray[np.bool_] | None
@@ -395,8 +434,11 @@ class Engine:
         self, predictions: NDArray[np.float64], events: Batch, slices: list[NDArray[np.bool_] | None]
     ) -> NDArray[np.float64]:
         """Losses of a frozen model, shape (1 + guards, n): NaN where an event is none of a guard's."""
+        of_all = self._losses(predictions, events)
+        if not slices:
+            return of_all[np.newaxis]
         losses = np.empty((1 + len(slices), len(events)))
-        losses[0] = self._losses(predictions, events)
+        losses[0] = of_all
         for values, guarded, outside in zip(losses[1:], self._guards, slices, strict=True):
             values[:] = self._losses(predictions, events, guarded.on)
             if outside is not None:
@@ -454,6 +496,9 @@ class Engine:
         Only a loss that rose is answered. One that fell is what learning is for: who starts afresh then
         begins to improve again, rings again, and never gets anywhere.
         """
+        if not any(watched.alarm for watched in lane.watched):
+            lane.keep(self.n_events)
+            return []
         notices = [self._notice(watched, lane.name) for watched in lane.watched if watched.alarm]
         answers = [
             (watched.rule, watched.alarm)
@@ -495,6 +540,8 @@ class Engine:
         notices = []
         version = self.shadow.serving_version if self.shadow is not None else None
         for lane in self._lanes.values():
+            if not lane.rivals:
+                continue
             lineage = lane.lineage
             serves = version is not None and version.learner == lane.name
             text = lane.settle(version.lineage if serves and version is not None else None)

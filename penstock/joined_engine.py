@@ -96,9 +96,9 @@ class JoinedEngine:
         """Mean of what the baseline earned where an apprentice looked on; NaN before the first decision."""
         return self._baseline_total / self._n_imitated if self._n_imitated else float("nan")
 
-    def ticks(self, events: Feedback) -> Iterator[Feedback]:
-        """Give the events as they are: where a tick ends is known only once they are joined."""
-        yield events
+    def follow(self, events: Feedback) -> Iterator[Notice]:
+        """As `progress`, for who wants one notice after the other: all are of the last of `events`."""
+        yield from self.progress(events)
 
     def progress(self, events: Feedback) -> list[Notice]:
         """Take feedback in its order of arrival; learn the decisions that have their final reward.

@@ -299,9 +299,11 @@ def bounded_losses(
         raise ConfigError(f"scale: expected a positive number, got {scale!r}")
     losses: Floats
     if task.kind == "binary" and kind == "brier":  # what most ask for needs no row an event
-        p, y, _ = _columns(task, predictions, labels, labels)
+        p, y, _ = _columns(task, predictions, labels)
         losses = np.empty(len(y))
-        _require_usable(task, p, y, y, *native.squared_losses(p, y, losses)[1:])
+        _, at, what = native.squared_losses(p, y, losses)
+        if at >= 0:
+            _require_usable(task, p, y, y, at, what)
         return losses
     rows = _summarise(task, predictions, labels, np.ones(np.shape(labels)), -1.0)
     if kind == "error":
@@ -334,12 +336,12 @@ def _summarise(
 
 
 def _columns(
-    task: Task, predictions: ArrayLike, labels: ArrayLike, weights: ArrayLike
+    task: Task, predictions: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None
 ) -> tuple[Floats, Floats, Floats]:
-    """Return what fits together."""
+    """Return what fits together; labels twice where nothing has a weight."""
     p = np.ascontiguousarray(predictions, dtype=np.float64)
     y = np.ascontiguousarray(labels, dtype=np.float64)
-    w = np.ascontiguousarray(weights, dtype=np.float64)
+    w = y if weights is None else np.ascontiguousarray(weights, dtype=np.float64)
     shape = (len(y), p.shape[1]) if task.kind == "multiclass" and p.ndim == 2 else y.shape
     if y.ndim != 1 or w.shape != y.shape or p.shape != shape or (task.kind == "multiclass" and p.ndim != 2):
         columns = "(n, K)" if task.kind == "multiclass" else "(n,)"

@@ -129,6 +129,11 @@ class Shadow:
         return self._serving.model if self._serving else None
 
     @property
+    def next_refresh(self) -> int:
+        """Events seen when the tick that ends next is to bring newer weights."""
+        return self._next_refresh
+
+    @property
     def trials(self) -> dict[int, float]:
         """Of the candidates in shadow: version to log e-value so far."""
         return {trial.candidate.version: trial.better.log_e for trial in self._trials}
@@ -173,7 +178,9 @@ class Shadow:
             self._serving_loss.update(baseline)
             self._worse.update(live[self.serving] - baseline)
             return
-        champion = np.atleast_2d(losses(self._serving.model))
+        champion = losses(self._serving.model)
+        if champion.ndim == 1:
+            champion = champion[np.newaxis]
         self._serving_loss.update(champion[0])
         if lineages[self._serving.learner] == self._serving.lineage:
             self._worse.update(live[self.serving] - champion[0])

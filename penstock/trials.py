@@ -267,8 +267,8 @@ class Watch:
 
     def update(self, harm: NDArray[np.float64]) -> None:
         """Take by how much more what serves lost than the fallback, shape (1 + guards, n)."""
-        for gate, values in zip(self._gates.values(), harm, strict=True):
-            gate.update(_of_guard(values))
+        for i, gate in enumerate(self._gates.values()):
+            gate.update(_of_guard(harm[i]) if i else harm[0])
 
     @property
     def n_events(self) -> int:

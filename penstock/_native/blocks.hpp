@@ -22,6 +22,16 @@ inline float effective(double weight, double contraction, double gravity) {
     return size > 0.0 ? finite(std::copysign(size, weight) * contraction) : 0.0f;
 }
 
+// The weights of n buckets, `width` floats apart, as they are stored; -0.0 becomes 0.0. What it takes is reading a
+// whole table.
+inline void copy_weights(const float* __restrict table, size_t width, size_t n, float* __restrict out, size_t apart) {
+    if (width == 4 && apart == 1) {  // of the default rule: known, so that the compiler can load many at once
+        for (size_t i = 0; i < n; ++i) out[i] = table[4 * i] + 0.0f;
+    } else {
+        for (size_t i = 0; i < n; ++i) out[i * apart] = table[i * width] + 0.0f;
+    }
+}
+
 // Copies n entries into a block, and says whether all of them can be computed with as they are: none is 0, too
 // large, or not a number.
 inline bool copy_usable(const uint32_t* indices, const double* values, ptrdiff_t n, uint32_t mask, double largest,

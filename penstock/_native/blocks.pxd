@@ -9,6 +9,7 @@ cdef extern from "blocks.hpp" namespace "penstock" nogil:
 
     float finite(double x) noexcept
     float effective(double weight, double contraction, double gravity) noexcept
+    void copy_weights(const float* table, size_t width, size_t n, float* out, size_t apart) noexcept
     cbool copy_usable(
         const uint32_t* indices, const double* values, Py_ssize_t n, uint32_t mask, double largest,
         uint32_t* buckets, double* x,

@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libcpp.vector cimport vector
 
 from penstock._native.adaptive cimport Probe, Update, apply_adaptive, measure_adaptive, probe_adaptive
-from penstock._native.blocks cimport FLOAT_MAX, block_margin, effective, finite
+from penstock._native.blocks cimport FLOAT_MAX, block_margin, copy_weights, effective, finite
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
 from penstock._native.losses cimport (
@@ -617,10 +617,7 @@ cdef class Linear:
         with nogil:
             for k in range(n_classes):
                 if self.totals[k, GRAVITY] == 0.0 and self.totals[k, CONTRACTION] == 1.0:
-                    for bucket in range(n_buckets):  # the same, at the speed of memory; -0.0 becomes 0.0
-                        out[bucket * n_classes + k] = (
-                            self.c.table[bucket * self.c.width + k * self.c.stride] + 0.0
-                        )
+                    copy_weights(self.c.table + k * self.c.stride, self.c.width, n_buckets, &out[k], n_classes)
                     continue
                 for bucket in range(n_buckets):
                     out[bucket * n_classes + k] = effective(
