@@ -315,13 +315,14 @@ class Shadow:
         gain = 0.0 - self._worse.mean_gain
         worse = self._worse.log_e >= threshold
         n_events = self._worse.n_events
-        self._start_comparison()
         if worse:
+            self._start_comparison()
             text = f"{name} was shown worse than {against} by {-gain:.4f} on {n_events:,} events"
             return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         text = f"{name} against {against}: gain {gain:+.4f} on {n_events:,} events, not shown worse"
         version = self._version(name, contender, event, live=self._may_become_fallback)
         if (harm := self._harm_of(version)) is not None:
+            self._start_comparison()
             text = f"{name} was not shown worse than {against}, but {harm}"
             return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         return [self._promote(version, event, how, text, evidence)]

@@ -30,6 +30,7 @@ _TIGHTEST_ALPHA: Final = 0.025
 _LOG: Final = 2.0 * math.log(1.0 / (2.0 * _TIGHTEST_ALPHA))
 _RHO: Final = _V_OPT / (_LOG + math.log1p(_LOG))
 _PRECISION: Final = 1e-12  # of a bound, relative to it
+_CLOSE: Final = 1e-7  # a step of Newton's that is as small leaves its square over
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,12 @@ def boundary(variance: float, alpha: float) -> float:
     log_m, slope = _log_mixture_at(bound, variance)
     bound -= (log_m - threshold) / slope
     log_m, slope = _log_mixture_at(bound, variance)
-    step = math.inf
-    while (next_step := (log_m - threshold) / slope) > _PRECISION * bound and next_step < step:
-        step = next_step
+    last = math.inf
+    while _PRECISION * bound < (step := (log_m - threshold) / slope) < last:
         bound -= step
+        if step < _CLOSE * bound:
+            break
+        last = step
         log_m, slope = _log_mixture_at(bound, variance)
     return bound
 
