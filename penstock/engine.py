@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -19,15 +18,16 @@ from numpy.typing import NDArray
 from penstock import learners, replay
 from penstock.anchors import Anchors
 from penstock.beside import progressed
+from penstock.blame import Blame
 from penstock.config import Pipeline
 from penstock.errors import DataError, PenstockError
 from penstock.events import Batch, Task
-from penstock.inputs import InputWatch
-from penstock.judging import Ahead, Guarded, LabelScale
+from penstock.inputs import InputWatch, numbers_of
+from penstock.judging import Ahead, Judge
 from penstock.lanes import Lane, Tail, Watched, judged_events
-from penstock.learners.base import Learner
+from penstock.learners.base import Learner, Model
 from penstock.learners.labels import learnable
-from penstock.metrics import LossKind, Metrics, bounded_losses
+from penstock.metrics import Metrics
 from penstock.notices import Notice
 from penstock.shadow import Shadow
 from penstock.state import State, digest, prefixed, section
@@ -41,43 +41,8 @@ BASELINES: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """For each task, what every learner is shown beside: name in the tables, and the learner that plays it."""
 
-_REACTIONS: Final = {
-    "log": "noted",
-    "reset": "the learner starts afresh",
-    "warm_restart": "the learner starts afresh from what is remembered since the change",
-    "bump": "the learner learns faster",
-    "background": "a fresh copy of the learner starts beside it",
-    "recall": "what is remembered of earlier concepts is tried",
-}
-
-_KINDS: Final[Mapping[str, LossKind]] = {"error": "error", "logloss": "logloss"}
-
 _MAX_CLASSES: Final = 1000  # more distinct labels than this are not classes but numbers or identifiers
 _TICKS: Final = 16  # at one go: what is known of 4,096 events fits into a cache
-
-
-class _Blame:
-    """Says who failed on the `n` events after `n_before` (0: on replayed ones), whatever was raised."""
-
-    __slots__ = ("_n", "_n_before", "_who")
-
-    def __init__(self, who: str, n_before: int, n: int) -> None:
-        self._who = who
-        self._n_before = n_before
-        self._n = n
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not isinstance(error, Exception):  # a learner may be anyone's class, and raise any
-            return
-        first, last = self._n_before + 1, self._n_before + self._n
-        where = f"events {first:,} to {last:,}" if self._n > 1 else f"event {first:,}"
-        where = where if self._n else f"replayed events, after event {self._n_before:,}"
-        what = "" if isinstance(error, PenstockError) else f"{type(error).__name__}: "
-        raise PenstockError(f"{self._who} failed on {where}: {what}{error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +85,7 @@ class Engine:
         self.pipeline = pipeline
         self.task: Task = pipeline.learning_task
         self.n_events = 0
+        self._n_at_hand = 0  # events behind those: what is worked on
         self.classes: list[str] = []
         self._class_numbers: dict[str, int] = {}
         self._lanes = {name: Lane(name, pipeline) for name in pipeline.learners}
@@ -132,7 +98,6 @@ class Engine:
         }
         self._watched = [Watched(r) for r in pipeline.drift if r.of_events and not r.of_inputs]
         self._inputs = [InputWatch(rule) for rule in pipeline.drift if rule.of_inputs]
-        self._scale = LabelScale()
         self._replay = (
             replay.build(pipeline.replay.kind, seed=pipeline.seed, **pipeline.replay.parameters)
             if pipeline.replay
@@ -153,7 +118,7 @@ class Engine:
             if pipeline.shadow
             else None
         )
-        self._guards = [Guarded(guard) for guard in pipeline.shadow.guards] if pipeline.shadow else []
+        self._judge = Judge(self.task, pipeline.shadow.guards if pipeline.shadow else ())
         self._tail = Tail() if any(rule.react == "recall" for rule in pipeline.drift) else None
 
     def progress(self, batch: Batch) -> list[Notice]:
@@ -221,13 +186,14 @@ class Engine:
 
     def _progress(self, batch: Batch) -> Iterator[Notice]:
         """Progress over events that are scored at one go: baselines first, for they look at labels only."""
+        self._n_at_hand = len(batch)
         expected: list[NDArray[np.float64]] = []
         for name, (learner, scores) in self._baselines.items():
-            with self._blaming(f"baseline `{name}`", len(batch)):
+            with self._blaming(f"baseline `{name}`"):
                 expected.append(learner.progress(batch))
                 scores.update(expected[-1], batch.labels, batch.weights)
         counted = batch.weights > 0.0
-        stride = _Stride(expected[0], None if counted.all() else counted, Ahead(batch))
+        stride = _Stride(expected[0], None if counted.all() else counted, Ahead(batch, self._judge))
         made: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self._lanes}
         scored = start = 0
         for part in self._cut(batch, self._step):
@@ -244,7 +210,7 @@ class Engine:
     def _score(self, made: dict[str, list[NDArray[np.float64]]], events: Batch) -> None:
         """Score what every learner predicted of the newest `events`, in parts; let go of it."""
         for name, parts in made.items():
-            with _Blame(f"learner `{name}`", self.n_events - len(events), len(events)):
+            with Blame(f"learner `{name}`", self.n_events - len(events), len(events)):
                 predictions = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 self._lanes[name].metrics.update(predictions, events.labels, events.weights)
             parts.clear()
@@ -272,89 +238,125 @@ class Engine:
 
         Returns what each learner predicted.
         """
+        self._n_at_hand = len(batch)
         now = slice(start, start + len(batch))
         counted = None if stride.counted is None else stride.counted[now]
         judged = None if counted is None else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
-        n_offered = self._replay.n_offered if self._replay is not None else 0
         learned, aside = self._set_aside(batch, counted)
         made: dict[str, NDArray[np.float64]] = {}
         losses: dict[str, NDArray[np.float64]] = {}
         renewing: dict[str, NDArray[np.float64]] = {}  # losses of those whose weights serving is to get
         done = progressed(self.learners, learned) if len(self._lanes) > 1 else {}
         for name, lane in self._lanes.items():
-            with self._blaming(f"learner `{name}`", len(batch)):
+            with self._blaming(f"learner `{name}`"):
                 predictions = done[name].result() if name in done else lane.learner.progress(learned)
                 self._require_finite(predictions)
                 made[name] = predictions
                 if judged is not None:
                     predictions = predictions[judged]
-                if self._can_judge:
-                    losses[name] = self._losses(predictions, events)
-            for watched in lane.watched:
-                if watched.rule.on == "prediction":
-                    values = predictions if predictions.ndim == 1 else predictions.max(axis=1, initial=0.0)
-                elif not self._can_judge:
-                    continue
-                elif watched.rule.on == "loss":
-                    values = losses[name]
-                else:
-                    values = self._losses(predictions, events, watched.rule.on)
-                with self._blaming(f"detector `{watched.rule.kind}`", len(batch)):
-                    watched.update(values, judged, self.n_events, n_offered)
-            if self._can_judge:
+                if self._judge.is_ready:
+                    losses[name] = self._judge.losses(predictions, events)
+            self._detect(lane, predictions, losses.get(name), events, judged)
+            if name in losses:
                 lane.recent_loss.update(losses[name])
                 lane.n_recent += len(events)
             for rival in lane.rivals:
-                with self._blaming(f"learner `{name}`, beside itself,", len(batch)):
+                with self._blaming(f"learner `{name}`, beside itself,"):
                     predictions = rival.learner.progress(learned)
                     self._require_finite(predictions)
-                if self._can_judge:
-                    own = self._losses(predictions if judged is None else predictions[judged], events)
+                if name in losses:
+                    own = self._judge.losses(predictions if judged is None else predictions[judged], events)
                     rival.compare(losses[name], own)
                     if rival is lane.incumbent:
                         renewing[name] = own
+        self._look_at(events, judged)
+        if self.shadow is not None and losses:
+            self._compare(self.shadow, losses | renewing, events, stride, now, judged)
+        self._remember(events, aside, losses)
+        self.n_events += len(batch)
+        return made
+
+    def _detect(
+        self,
+        lane: Lane,
+        predictions: NDArray[np.float64],
+        losses: NDArray[np.float64] | None,
+        events: Batch,
+        judged: NDArray[np.intp] | None,
+    ) -> None:
+        """Show its detectors what a learner predicted, and lost (None: that cannot be told yet)."""
+        for watched in lane.watched:
+            if watched.rule.on == "prediction":
+                values = predictions if predictions.ndim == 1 else predictions.max(axis=1, initial=0.0)
+            elif losses is None:
+                continue
+            elif watched.rule.on == "loss":
+                values = losses
+            else:
+                values = self._judge.losses(predictions, events, watched.rule.on)
+            with self._blaming(f"detector `{watched.rule.kind}`"):
+                watched.update(values, judged, self.n_events, self._n_offered)
+
+    def _look_at(self, events: Batch, judged: NDArray[np.intp] | None) -> None:
+        """Show the events themselves, those at `judged` of a batch, to the detectors that want them."""
         for watched in self._watched:
-            with self._blaming(f"detector `{watched.rule.kind}` on {watched.rule.on}", len(batch)):
-                values, places = _of_events(watched.rule.on, events)
+            with self._blaming(f"detector `{watched.rule.kind}` on {watched.rule.on}"):
+                values, places = numbers_of(watched.rule.on, events)
                 if judged is not None:
                     places = judged[places]
-                watched.update(values, places, self.n_events, n_offered)
+                watched.update(values, places, self.n_events, self._n_offered)
         for inputs in self._inputs:
-            with self._blaming(f"detector `{inputs.rule.kind}`", len(batch)):
+            with self._blaming(f"detector `{inputs.rule.kind}`"):
                 inputs.update(events, judged, self.n_events)
-        if self.shadow is not None and self._can_judge:
-            lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
-            slices = [guarded.outside(events) for guarded in self._guards]
-            expected = stride.expected[now] if judged is None else stride.expected[now][judged]
-            until = start + self._n_ahead
 
-            def lost(model: Any) -> NDArray[np.float64]:
-                predictions = stride.ahead.predict(model, now.start, now.stop, until)
-                return self._judged(predictions if judged is None else predictions[judged], events, slices)
+    def _compare(
+        self,
+        shadow: Shadow,
+        losses: dict[str, NDArray[np.float64]],
+        events: Batch,
+        stride: _Stride,
+        now: slice,
+        judged: NDArray[np.intp] | None,
+    ) -> None:
+        """Show the gate what everybody lost on the events that are `judged` of those that come `now`."""
+        lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
+        self._n_at_hand = n_ahead = max(self._n_ahead(shadow), now.stop - now.start)
 
-            with self._blaming("a frozen model", max(len(batch), self._n_ahead)):
-                self.shadow.observe(losses | renewing, lineages, lambda: self._losses(expected, events), lost)
+        def prior() -> NDArray[np.float64]:
+            expected = stride.expected[now]
+            return self._judge.losses(expected if judged is None else expected[judged], events)
+
+        def lost(model: Model) -> NDArray[np.float64]:
+            of_model = stride.ahead.losses(model, now.start, now.stop, now.start + n_ahead)
+            return of_model if judged is None else of_model[:, judged]
+
+        with self._blaming("a frozen model"):
+            shadow.observe(losses, lineages, prior, lost)
+
+    def _remember(
+        self, events: Batch, aside: NDArray[np.bool_] | None, losses: dict[str, NDArray[np.float64]]
+    ) -> None:
+        """Offer events to the buffer, but those that were set aside, and keep what else is kept of them."""
+        kept = events if self._rows_are_kept else events.hashed()
         if self._replay is not None:
-            offered = events if aside is None else events.take(np.flatnonzero(~aside))
-            self._replay.offer(offered if self._rows_are_kept else offered.hashed())
+            self._replay.offer(kept if aside is None else kept.take(np.flatnonzero(~aside)))
             if losses and self._weighing is not None:
                 weights = np.mean(list(losses.values()), axis=0)
                 self._weighing.weigh(weights if aside is None else weights[~aside])
         if self._tail is not None:
-            self._tail.extend(events if self._rows_are_kept else events.hashed())
-        if self.task.kind == "regression":
-            self._scale.update(events.labels)
-        self.n_events += len(batch)
-        return made
+            self._tail.extend(kept)
+        self._judge.update(events)
 
     @property
-    def _n_ahead(self) -> int:
+    def _n_offered(self) -> int:
+        """Events offered to the buffer so far; 0 without one."""
+        return self._replay.n_offered if self._replay is not None else 0
+
+    def _n_ahead(self, shadow: Shadow) -> int:
         """Events until something else serves, at the end of a tick, if all goes as planned."""
-        if self.shadow is None:
-            return 0
         tick = self.pipeline.tick
-        return -(-self.shadow.next_refresh // tick) * tick - self.n_events
+        return -(-shadow.next_refresh // tick) * tick - self.n_events
 
     def _set_aside(
         self, batch: Batch, counted: NDArray[np.bool_] | None
@@ -378,7 +380,7 @@ class Engine:
     def _scores(self, events: Batch) -> dict[str, float]:
         """How well each learner predicts anchors now: accuracy, or 1 less the bounded loss."""
         return {
-            name: 1.0 - float(self._losses(lane.learner.predict(events), events, "error").mean())
+            name: 1.0 - float(self._judge.losses(lane.learner.predict(events), events, "error").mean())
             for name, lane in self._lanes.items()
         }
 
@@ -389,7 +391,8 @@ class Engine:
             return None
         for first, events in self._anchors.sets:
             new, old = (
-                float(self._losses(model.predict(events), events).mean()) for model in (candidate, serving)
+                float(self._judge.losses(model.predict(events), events).mean())
+                for model in (candidate, serving)
             )
             if new - old > rule.margin:
                 return (
@@ -414,41 +417,15 @@ class Engine:
             at = int(np.argmin(rows))
             raise PenstockError(f"it predicted {predictions[at]} for event {self.n_events + at + 1:,}")
 
-    def _blaming(self, who: str, n: int) -> _Blame:
-        """Say who failed on the next `n` events (0: on replayed ones), whatever was raised."""
-        return _Blame(who, self.n_events, n)
-
-    @property
-    def _can_judge(self) -> bool:
-        return self.task.kind != "regression" or self._scale.value is not None
-
-    def _losses(
-        self, predictions: NDArray[np.float64], batch: Batch, on: str = "loss"
-    ) -> NDArray[np.float64]:
-        """Losses in [0, 1]: Brier, or absolute against the label's scale; or errors, of classes."""
-        kind: LossKind | None = _KINDS.get(on) if self.task.kind != "regression" else None
-        scale = self._scale.value or 1.0
-        return bounded_losses(self.task, predictions, batch.labels, kind=kind, scale=scale)
-
-    def _judged(
-        self, predictions: NDArray[np.float64], events: Batch, slices: list[NDArray[np.bool_] | None]
-    ) -> NDArray[np.float64]:
-        """Losses of a frozen model, shape (1 + guards, n): NaN where an event is none of a guard's."""
-        of_all = self._losses(predictions, events)
-        if not slices:
-            return of_all[np.newaxis]
-        losses = np.empty((1 + len(slices), len(events)))
-        losses[0] = of_all
-        for values, guarded, outside in zip(losses[1:], self._guards, slices, strict=True):
-            values[:] = self._losses(predictions, events, guarded.on)
-            if outside is not None:
-                values[outside] = np.nan
-        return losses
+    def _blaming(self, who: str) -> Blame:
+        """Say who failed on the events at hand (0: on replayed ones), whatever was raised."""
+        return Blame(who, self.n_events, self._n_at_hand)
 
     def _end_tick(self) -> list[Notice]:
-        self._scale.end_tick()
+        self._n_at_hand = 0
+        self._judge.end_tick()
         lineages = [lane.lineage for lane in self._lanes.values()]
-        notices = [self._notice(watched, watched.rule.on) for watched in self._watched if watched.alarm]
+        notices = [watched.notice(watched.rule.on) for watched in self._watched if watched.alarm]
         for watched in self._watched:
             watched.alarm = None
         notices += [notice for inputs in self._inputs for notice in inputs.end_tick()]
@@ -457,11 +434,11 @@ class Engine:
         if self._anchors is not None:
             self._anchors.end_tick(self.n_events, self._scores)
         changed = [lane.lineage for lane in self._lanes.values()] != lineages
-        if changed and self.shadow is not None and self._can_judge:
+        if changed and self.shadow is not None and self._judge.is_ready:
             notices += self.shadow.new_epoch(self.n_events)
         notices += self._settle()
-        if self.shadow is not None and self._can_judge:
-            n_offered = self._replay.n_offered if self._replay is not None else 0
+        if self.shadow is not None and self._judge.is_ready:
+            n_offered = self._n_offered
             contenders = {name: lane.contender(n_offered) for name, lane in self._lanes.items()}
             served = self.shadow.serving
             lane = self._lanes[served]
@@ -487,7 +464,7 @@ class Engine:
         if self._replay is not None and rules.relearn:
             since = self._replay.contents(since=int(version.live["n_offered"]))  # type: ignore[arg-type]
             if since is not None:
-                with self._blaming(f"learner `{lane.name}`", 0):
+                with self._blaming(f"learner `{lane.name}`"):
                     lane.learner.learn(since)
 
     def _react(self, lane: Lane) -> list[Notice]:
@@ -499,7 +476,7 @@ class Engine:
         if not any(watched.alarm for watched in lane.watched):
             lane.keep(self.n_events)
             return []
-        notices = [self._notice(watched, lane.name) for watched in lane.watched if watched.alarm]
+        notices = [watched.notice(lane.name) for watched in lane.watched if watched.alarm]
         answers = [
             (watched.rule, watched.alarm)
             for watched in lane.watched
@@ -517,10 +494,10 @@ class Engine:
                 lane.bump()
             case "background":
                 lane.begin_background()
-            case "recall" if self._can_judge and self._tail is not None:
+            case "recall" if self._judge.is_ready and self._tail is not None:
                 events = self._tail.newest(judged_events(self.n_events - change))
-                with self._blaming(f"learner `{lane.name}`", 0):
-                    done = lane.recall(change, events, self._losses)
+                with self._blaming(f"learner `{lane.name}`"):
+                    done = lane.recall(change, events, self._judge.losses)
                 if done is not None:
                     notices.append(self._reacted(lane, done))
             case "reset":
@@ -531,7 +508,7 @@ class Engine:
                 self._replay.forget(before=alarm.n_offered - alarm.width)
                 remembered = self._replay.contents()
                 if remembered is not None:
-                    with self._blaming(f"learner `{lane.name}`", 0):
+                    with self._blaming(f"learner `{lane.name}`"):
                         lane.learner.learn(remembered)
         return notices
 
@@ -554,28 +531,6 @@ class Engine:
     def _reacted(self, lane: Lane, text: str) -> Notice:
         return Notice(what="reacted", event=self.n_events, learner=lane.name, text=text)
 
-    def _notice(self, watched: Watched, whose: str) -> Notice:
-        """Report an alarm."""
-        rule, alarm = watched.rule, watched.alarm
-        assert alarm is not None
-        reaction = rule.react if alarm.rose else "log"
-        what = rule.on if rule.of_events else f"{rule.on} of {whose}"
-        return Notice(
-            what="drift",
-            event=alarm.event,
-            learner=whose,
-            text=f"{rule.kind} on the {what}: {alarm.before:.3f} before, "
-            f"{alarm.after:.3f} over the last {alarm.width:,} events; "
-            f"{_REACTIONS[reaction]}",
-            evidence={
-                "detector": rule.kind,
-                "reaction": reaction,
-                "before": alarm.before,
-                "after": alarm.after,
-                "width": alarm.width,
-            },
-        )
-
     def _learn_replayed(self) -> None:
         """Mix past events in: learned, but neither scored nor shown to a detector or the gate."""
         rule = self.pipeline.replay
@@ -587,13 +542,13 @@ class Engine:
                 sample = sample.with_weights(sample.weights * rule.weight)
             losses = []
             for lane in self._lanes.values():
-                with self._blaming(f"learner `{lane.name}`", 0):
+                with self._blaming(f"learner `{lane.name}`"):
                     if lane.incumbent is not None:
                         lane.incumbent.learner.learn(sample)
-                    if self._weighing is None or not self._can_judge:
+                    if self._weighing is None or not self._judge.is_ready:
                         lane.learner.learn(sample)
                     else:
-                        losses.append(self._losses(lane.learner.progress(sample), sample))
+                        losses.append(self._judge.losses(lane.learner.progress(sample), sample))
             if self._weighing is not None and losses:
                 self._weighing.reweigh(np.mean(losses, axis=0))
 
@@ -626,7 +581,7 @@ class Engine:
         state: State = {
             "n_events": self.n_events,
             "classes": json.dumps(self.classes),
-            **prefixed(self._scale.state(), "scale"),
+            **prefixed(self._judge.state(), "scale"),
         }
         for name, lane in self._lanes.items():
             state |= prefixed(lane.state(), f"lanes/{name}")
@@ -658,7 +613,7 @@ class Engine:
         self.n_events = int(state["n_events"])  # type: ignore[arg-type]
         self.classes = json.loads(str(state["classes"]))
         self._class_numbers = {name: number for number, name in enumerate(self.classes)}
-        self._scale.restore(section(state, "scale"))
+        self._judge.restore(section(state, "scale"))
         for name, lane in self._lanes.items():
             lane.restore(section(state, f"lanes/{name}"))
         for name, (learner, scores) in self._baselines.items():
@@ -680,22 +635,3 @@ class Engine:
     def digest(self) -> str:
         """Hex SHA-256 over the whole state: equal for equal configurations and events."""
         return digest(self.state())
-
-
-def _of_events(on: str, events: Batch) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Labels, or the numbers that a feature has, and which of the events have one."""
-    if on == "label":
-        return events.labels, np.arange(len(events))
-    *outer, name = on.partition(":")[2].split(".")
-    found = [
-        (i, number) for i, row in enumerate(events.rows) if (number := _number(row, outer, name)) is not None
-    ]
-    return np.array([number for _, number in found], np.float64), np.array([i for i, _ in found], np.intp)
-
-
-def _number(row: Any, outer: list[str], name: str) -> float | None:
-    """Return a feature of a row, below the namespaces `outer`, if it is a number (or a truth value)."""
-    for namespace in outer:
-        row = row.get(namespace) if isinstance(row, Mapping) else None
-    value = row.get(name) if isinstance(row, Mapping) else None
-    return float(value) if isinstance(value, int | float | np.number | np.bool_) else None

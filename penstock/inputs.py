@@ -1,10 +1,11 @@
-"""An input detector in the engine: what it rings becomes a notice at the end of the tick."""
+"""Detectors on the events themselves in the engine: what they look at, and what becomes of what they ring."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from penstock.events import Batch
 from penstock.notices import Notice
 from penstock.state import State, prefixed, section
 
-__all__ = ["InputWatch"]
+__all__ = ["InputWatch", "numbers_of"]
 
 _NAMED: Final = 3  # features in the text; the evidence has them all
 
@@ -101,3 +102,22 @@ def _described(shift: Shift) -> str:
         f"{shift.feature} {shift.where} in {shift.before:.0%} before, {shift.after:.0%} now "
         f"({shift.test.upper()} {shift.statistic:.3g}, p {shift.p_value:.1g}{psi})"
     )
+
+
+def numbers_of(on: str, events: Batch) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return labels, or the numbers that a feature has, and which of the events have one."""
+    if on == "label":
+        return events.labels, np.arange(len(events))
+    *outer, name = on.partition(":")[2].split(".")
+    found = [
+        (i, number) for i, row in enumerate(events.rows) if (number := _number(row, outer, name)) is not None
+    ]
+    return np.array([number for _, number in found], np.float64), np.array([i for i, _ in found], np.intp)
+
+
+def _number(row: Any, outer: list[str], name: str) -> float | None:
+    """Return a feature of a row, below the namespaces `outer`, if it is a number (or a truth value)."""
+    for namespace in outer:
+        row = row.get(namespace) if isinstance(row, Mapping) else None
+    value = row.get(name) if isinstance(row, Mapping) else None
+    return float(value) if isinstance(value, int | float | np.number | np.bool_) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,36 +11,19 @@ from numpy.typing import NDArray
 
 from penstock.config import GuardSpec
 from penstock.errors import ConfigError
-from penstock.events import Batch
+from penstock.events import Batch, Task
 from penstock.learners.base import Model
+from penstock.metrics import LossKind, bounded_losses
 from penstock.state import State
 
-__all__ = ["Ahead", "Guarded", "LabelScale"]
+__all__ = ["Ahead", "Judge"]
+
+_KINDS: Final[Mapping[str, LossKind]] = {"error": "error", "logloss": "logloss"}
 
 _SCALE_SDS: Final = 4.0  # a regression error of so many standard deviations of the label is a loss of 1
 
 
-class Ahead:
-    """What frozen models predict of events that come one tick after the other.
-
-    A model does not change, so no event has to wait for its tick; and weights that lie all over memory are
-    fetched once for many events.
-    """
-
-    def __init__(self, events: Batch) -> None:
-        self._events = events
-        self._made: dict[int, tuple[Model, int, NDArray[np.float64]]] = {}  # by the identity of the model
-
-    def predict(self, model: Model, start: int, stop: int, until: int) -> NDArray[np.float64]:
-        """Predict events ``start:stop``, and those before `until` at the same time if it is not yet done."""
-        _, first, predictions = self._made.get(id(model), (model, 0, np.empty(0)))
-        if first + len(predictions) < stop:
-            first, predictions = start, model.predict(self._events.slice(start, max(stop, until)))
-            self._made[id(model)] = model, first, predictions
-        return predictions[start - first : stop - first]
-
-
-class Guarded:
+class _Guarded:
     """A second loss that the gate looks at: what it is of, and which events count."""
 
     def __init__(self, guard: GuardSpec) -> None:
@@ -70,7 +53,7 @@ class Guarded:
         return outside
 
 
-class LabelScale:
+class _LabelScale:
     """Running standard deviation of a regression label, held still during a tick (Welford 1962)."""
 
     def __init__(self) -> None:
@@ -99,3 +82,89 @@ class LabelScale:
         """Become what `state` was taken from."""
         self._n, self._mean, self._m2 = int(state["n"]), float(state["mean"]), float(state["m2"])
         self.value = state["value"]
+
+
+class Judge:
+    """Turns predictions into losses in [0, 1].
+
+    Parameters
+    ----------
+    task : Task
+    guards : sequence of GuardSpec
+        What the gate looks at besides the loss.
+    """
+
+    def __init__(self, task: Task, guards: Sequence[GuardSpec] = ()) -> None:
+        self._task = task
+        self._guards = [_Guarded(guard) for guard in guards]
+        self._scale = _LabelScale()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can tell a loss: of numbers, once a tick has shown how far they are apart."""
+        return self._task.kind != "regression" or self._scale.value is not None
+
+    def losses(self, predictions: NDArray[np.float64], batch: Batch, on: str = "loss") -> NDArray[np.float64]:
+        """Brier, or absolute against the label's scale; or errors or log loss, of classes. Shape (n,)."""
+        kind = _KINDS.get(on) if self._task.kind != "regression" else None
+        scale = self._scale.value or 1.0
+        return bounded_losses(self._task, predictions, batch.labels, kind=kind, scale=scale)
+
+    def frozen(self, model: Model, events: Batch) -> NDArray[np.float64]:
+        """Losses of a frozen model, shape (1 + guards, n): NaN where an event is none of a guard's."""
+        predictions = model.predict(events)
+        of_all = self.losses(predictions, events)
+        if not self._guards:
+            return of_all[np.newaxis]
+        losses = np.empty((1 + len(self._guards), len(events)))
+        losses[0] = of_all
+        for values, guarded in zip(losses[1:], self._guards, strict=True):
+            values[:] = self.losses(predictions, events, guarded.on)
+            outside = guarded.outside(events)
+            if outside is not None:
+                values[outside] = np.nan
+        return losses
+
+    def update(self, events: Batch) -> None:
+        """Learn from the labels of events, in stream order, how far apart they are."""
+        if self._task.kind == "regression":
+            self._scale.update(events.labels)
+
+    def end_tick(self) -> None:
+        """Judge by all that was learned of the labels from here on."""
+        self._scale.end_tick()
+
+    def state(self) -> State:
+        """Everything it knows."""
+        return self._scale.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Become what `state` was taken from."""
+        self._scale.restore(state)
+
+
+class Ahead:
+    """What frozen models lose on events that come one tick after the other.
+
+    A model does not change, so no event has to wait for its tick; and weights that lie all over memory are
+    fetched once for many events.
+
+    Parameters
+    ----------
+    events : Batch
+    judge : Judge
+    """
+
+    def __init__(self, events: Batch, judge: Judge) -> None:
+        self._events = events
+        self._judge = judge
+        self._known: dict[int, tuple[Model, int, int, NDArray[np.float64]]] = {}  # by the model's identity
+
+    def losses(self, model: Model, start: int, stop: int, until: int) -> NDArray[np.float64]:
+        """Losses on events ``start:stop``, shape (1 + guards, n); all up to `until` are judged at one go."""
+        _, first, last, losses = self._known.get(id(model)) or (model, start, start, None)
+        if losses is None or not first <= start <= stop <= last:
+            events = self._events.slice(start, until)
+            first, last, losses = start, start + len(events), self._judge.frozen(model, events)
+            self._known[id(model)] = model, first, last, losses
+        return losses[:, start - first : stop - first]

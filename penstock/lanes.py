@@ -20,6 +20,7 @@ from penstock.events import Batch
 from penstock.gate import Fading
 from penstock.learners.base import Consolidates, Hastens, Learner, Model
 from penstock.metrics import Metrics
+from penstock.notices import Notice
 from penstock.shadow import Contender
 from penstock.state import State, prefixed, section
 from penstock.trials import Version
@@ -28,6 +29,15 @@ __all__ = ["Alarm", "Judge", "Lane", "Rival", "Tail", "Watched", "judged_events"
 
 Judge: TypeAlias = Callable[[NDArray[np.float64], Batch], NDArray[np.float64]]
 """From predictions to losses in [0, 1], shape (n,)."""
+
+_REACTIONS: Final = {
+    "log": "noted",
+    "reset": "the learner starts afresh",
+    "warm_restart": "the learner starts afresh from what is remembered since the change",
+    "bump": "the learner learns faster",
+    "background": "a fresh copy of the learner starts beside it",
+    "recall": "what is remembered of earlier concepts is tried",
+}
 
 _MIN_RECENT: Final = 512  # events of a new lineage before it may be proposed, or take over
 _BUMP: Final = 0.01  # what is left of the evidence that step sizes rest on
@@ -76,6 +86,28 @@ class Watched:
                 event=n_before + place + 1,
                 n_offered=n_offered + found.index + 1,
             )
+
+    def notice(self, whose: str) -> Notice:
+        """Report the alarm; `whose` is the learner, or what of the events is watched."""
+        rule, alarm = self.rule, self.alarm
+        assert alarm is not None
+        reaction = rule.react if alarm.rose else "log"
+        what = rule.on if rule.of_events else f"{rule.on} of {whose}"
+        return Notice(
+            what="drift",
+            event=alarm.event,
+            learner=whose,
+            text=f"{rule.kind} on the {what}: {alarm.before:.3f} before, "
+            f"{alarm.after:.3f} over the last {alarm.width:,} events; "
+            f"{_REACTIONS[reaction]}",
+            evidence={
+                "detector": rule.kind,
+                "reaction": reaction,
+                "before": alarm.before,
+                "after": alarm.after,
+                "width": alarm.width,
+            },
+        )
 
     def state(self) -> State:
         """Everything it knows."""

@@ -182,6 +182,25 @@ def test_replay_does_not_touch_scores_before_it_is_learned():
     assert with_replay.n_events == without.n_events == 16
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_notices_are_followed_tick_by_tick(task):
+    """Whoever asks the engine when told something hears what is so then, not at the end of the batch."""
+    events = stream(700, task, drift_at=350)
+    running, cut = (Engine(config.parse({**WHOLE, "task": task})) for _ in range(2))
+    expected = [
+        (notice.text, cut.n_events, cut.metrics(), list(cut.classes))
+        for tick in cut.ticks(events)
+        for notice in cut.progress(tick)
+    ]
+    found = [
+        (notice.text, running.n_events, running.metrics(), list(running.classes))
+        for notice in running.follow(events)
+    ]
+    assert str(found) == str(expected)  # NaN is equal to itself there
+    assert len({n_events for _, n_events, _, _ in found}) > 3
+    assert running.digest() == cut.digest()
+
+
 def test_weight_zero_is_neither_learned_nor_counted():
     events = stream(300)
     silent = events.with_weights(np.where(np.arange(300) % 3 == 0, 0.0, 1.0))

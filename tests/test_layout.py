@@ -35,12 +35,14 @@ MAY_IMPORT = {
     "config": BELOW
     | {"components", "outputs_config", "events", "learners", "drift", "replay", "sources", "trials"},
     "inputs": BELOW | {"config", "drift", "events", "notices"},
-    "judging": BELOW | {"config", "events"},
-    "lanes": BELOW | {"config", "events", "gate", "learners", "metrics", "shadow", "trials"},
+    "judging": BELOW | {"config", "events", "learners", "metrics"},
+    "blame": BELOW,
+    "lanes": BELOW | {"config", "events", "gate", "learners", "metrics", "notices", "shadow", "trials"},
     "beside": BELOW | {"events", "learners"},
     "engine": BELOW
     | {
         "beside",
+        "blame",
         "inputs",
         "judging",
         "lanes",

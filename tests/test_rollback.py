@@ -130,7 +130,9 @@ def test_a_guard_on_a_slice_sees_the_slice_only():
     events = batch(x, sweden, labels)
     guards = [{"on": "loss", "slice": {"feature": "country", "equals": "SE"}, "margin": 0.05}]
     running = engine(guards=guards)
-    assert running._guards[0].outside(events).tolist() == (~sweden).tolist()
+    of_all, of_slice = running._judge.frozen(running.learners["sgd"].freeze(), events)
+    assert np.isnan(of_slice).tolist() == (~sweden).tolist()
+    assert of_slice[sweden].tolist() == of_all[sweden].tolist()
     assert [n.what for n in running.progress(events)] == ["promoted"]
     resumed = engine(guards=guards)
     resumed.restore(running.state())
