@@ -166,10 +166,10 @@ class Engine:
 
     def _cut(self, batch: Batch, step: int) -> Iterator[Batch]:
         """Cut a batch wherever the number of events is divisible by `step`."""
-        start = 0
-        while start < len(batch):
-            stop = min(len(batch), start + step - self.n_events % step)
-            yield batch if stop - start == len(batch) else batch.slice(start, stop)
+        start, n = 0, len(batch)
+        while start < n:
+            stop = min(n, start + step - self.n_events % step)
+            yield batch if stop - start == n else batch.slice(start, stop)
             start = stop
 
     @property
@@ -238,8 +238,8 @@ class Engine:
 
         Returns what each learner predicted.
         """
-        self._n_at_hand = len(batch)
-        now = slice(start, start + len(batch))
+        n = self._n_at_hand = len(batch)
+        now = slice(start, start + n)
         counted = None if stride.counted is None else stride.counted[now]
         judged = None if counted is None else np.flatnonzero(counted)
         events = batch if judged is None else batch.take(judged)
@@ -274,7 +274,7 @@ class Engine:
         if self.shadow is not None and losses:
             self._compare(self.shadow, losses | renewing, events, stride, now, judged)
         self._remember(events, aside, losses)
-        self.n_events += len(batch)
+        self.n_events += n
         return made
 
     def _detect(

@@ -272,6 +272,8 @@ class Shadow:
         return notices
 
     def _judge(self, event: int) -> list[Notice]:
+        if not self._trials:
+            return []
         best = max(
             (trial for trial in self._trials if trial.passed),
             key=lambda trial: trial.better.log_e - trial.threshold,
@@ -354,9 +356,9 @@ class Shadow:
         promising = sorted(
             (contender.recent_loss, name)
             for name, contender in contenders.items()
-            if contender.recent_loss < self._serving_loss.mean - self._gain_wanted(name)
-            and (name, contender.lineage) not in taken
+            if (name, contender.lineage) not in taken
             and event >= self._not_before.get(name, 0)
+            and contender.recent_loss < self._serving_loss.mean - self._gain_wanted(name)
         )
         notices = []
         for recent_loss, name in promising[: self.rules.challengers - len(self._trials)]:
