@@ -358,9 +358,8 @@ def evaluate(
             room = None if limit is None else limit - engine.n_events
             events = chunk.batch if room is None else chunk.batch.slice(0, min(room, len(chunk.batch)))
             for part in _parts(events, engine, lines, points):
-                new = engine.progress(part)
-                notices += [replace(notice, model=None) for notice in new]  # models would fill the memory
-                for notice in new if lines else ():
+                for notice in engine.follow(part):
+                    notices.append(replace(notice, model=None))  # models would fill the memory
                     if lines and not (notice.what == "promoted" and notice.how == "refresh"):
                         lines.notice(notice)
                 if lines:

@@ -37,6 +37,7 @@ struct Strip {
 // One event being learned, and the constants of the rule. The pointers are arrays over the classes.
 struct Update {
     float* table;
+    uint8_t* touched;  // of each page of the table, whether anything in it was ever updated
     size_t width;
     size_t stride;
     ptrdiff_t n_classes;
@@ -140,6 +141,7 @@ PENSTOCK_INLINE void gather(Update& c, ptrdiff_t k, const uint32_t* buckets, ptr
     for (; n < most; ++n) {
         AdaptiveSlot* slot = slot_of(c, buckets[n], k);
         if (slot->rate < 0.0f && n) break;
+        if (slot->rate == 0.0f) touch(c.touched, buckets[n]);  // the first time, and never again
         slot->rate = TAKEN;
         strip.slots[n] = slot;
     }

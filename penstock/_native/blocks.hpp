@@ -2,9 +2,11 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace penstock {
 
@@ -22,13 +24,64 @@ inline float effective(double weight, double contraction, double gravity) {
     return size > 0.0 ? finite(std::copysign(size, weight) * contraction) : 0.0f;
 }
 
-// The weights of n buckets, `width` floats apart, as they are stored; -0.0 becomes 0.0. What it takes is reading a
-// whole table.
+// A table can be far larger than what was ever learned: it is gone through by pages, and only by those touched.
+constexpr int PAGE_BITS = 4;  // 16 buckets: of one class, a cache line of frozen weights
+
+inline size_t pages_of(size_t n_buckets) { return n_buckets >> PAGE_BITS ? n_buckets >> PAGE_BITS : 1; }
+
+inline void touch(uint8_t* touched, uint32_t bucket) { touched[bucket >> PAGE_BITS] = 1; }
+
+// Calls `visit(first bucket, how many)` for every stretch of touched pages.
+template <typename Visit>
+inline void stretches(const uint8_t* touched, size_t n_buckets, Visit visit) {
+    const size_t n = pages_of(n_buckets), size = n_buckets / n;
+    for (size_t page = 0; page < n; ++page) {
+        if (!touched[page]) continue;
+        const size_t first = page;
+        while (page < n && touched[page]) ++page;
+        visit(first * size, (page - first) * size);
+    }
+}
+
+// The weights of n buckets, `width` floats apart, as they are stored; -0.0 becomes 0.0.
 inline void copy_weights(const float* __restrict table, size_t width, size_t n, float* __restrict out, size_t apart) {
     if (width == 4 && apart == 1) {  // of the default rule: known, so that the compiler can load many at once
         for (size_t i = 0; i < n; ++i) out[i] = table[4 * i] + 0.0f;
     } else {
         for (size_t i = 0; i < n; ++i) out[i * apart] = table[i * width] + 0.0f;
+    }
+}
+
+// The weights of whatever is touched.
+inline void freeze_weights(const float* table, size_t width, const uint8_t* touched, size_t n_buckets,
+                           double contraction, double gravity, float* out, size_t apart) {
+    stretches(touched, n_buckets, [&](size_t first, size_t n) {
+        const float* from = table + first * width;
+        float* to = out + first * apart;
+        if (gravity == 0.0 && contraction == 1.0) return copy_weights(from, width, n, to, apart);
+        for (size_t i = 0; i < n; ++i) to[i * apart] = effective(from[i * width], contraction, gravity);
+    });
+}
+
+// The first `taken` floats of each touched bucket, `width` apart, to where they lie without gaps.
+inline void copy_touched(const float* table, size_t width, size_t taken, const uint8_t* touched, size_t n_buckets,
+                         float* out) {
+    stretches(touched, n_buckets, [&](size_t first, size_t n) {
+        if (width == taken) {
+            std::memcpy(out + first * taken, table + first * width, n * taken * sizeof(float));
+            return;
+        }
+        for (size_t i = first; i < first + n; ++i)
+            std::memcpy(out + i * taken, table + i * width, taken * sizeof(float));
+    });
+}
+
+// Which pages hold anything but zeros.
+inline void find_touched(const float* table, size_t width, size_t n_buckets, uint8_t* touched) {
+    const size_t n = pages_of(n_buckets), size = n_buckets / n * width;
+    for (size_t page = 0; page < n; ++page) {
+        const float* slots = table + page * size;
+        touched[page] = std::any_of(slots, slots + size, [](float value) { return value != 0.0f; });
     }
 }
 

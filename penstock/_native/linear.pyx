@@ -28,7 +28,17 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libcpp.vector cimport vector
 
 from penstock._native.adaptive cimport Probe, Update, apply_adaptive, measure_adaptive, probe_adaptive
-from penstock._native.blocks cimport FLOAT_MAX, block_margin, copy_weights, effective, finite
+from penstock._native.blocks cimport (
+    FLOAT_MAX,
+    block_margin,
+    copy_touched,
+    effective,
+    find_touched,
+    finite,
+    freeze_weights,
+    pages_of,
+    touch,
+)
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
 from penstock._native.losses cimport (
@@ -261,6 +271,7 @@ cdef void apply_plain(void* context, const uint32_t* buckets, const double* x, P
     cdef Py_ssize_t i, k
     cdef float* bucket
     for i in range(n):
+        touch(c.touched, buckets[i])
         bucket = c.table + buckets[i] * c.width
         for k in range(c.n_classes):
             bucket[k] = finite(bucket[k] + c.change[k] * x[i])
@@ -272,6 +283,7 @@ cdef void apply_ftrl(void* context, const uint32_t* buckets, const double* x, Py
     cdef float* slot
     cdef double gradient, root, grown, z
     for i in range(n):
+        touch(c.touched, buckets[i])
         for k in range(c.n_classes):
             gradient = c.gradient[k] * x[i]
             if gradient == 0.0:
@@ -316,6 +328,7 @@ cdef void apply_coin(void* context, const uint32_t* buckets, const double* x, Py
     cdef float* slot
     cdef double size, gradient, weight
     for i in range(n):
+        touch(c.touched, buckets[i])
         for k in range(c.n_classes):
             if c.change[k] == 0.0:
                 continue
@@ -369,6 +382,7 @@ cdef class Linear:
     cdef double[:, ::1] totals
     cdef uint8_t[::1] sighted
     cdef int64_t[::1] clock
+    cdef uint8_t[::1] touched
     cdef float[::1] held
     cdef Entries spare
 
@@ -395,7 +409,10 @@ cdef class Linear:
         self.c.l1 = l1
         self.c.l2 = l2
 
-    def attach(self, float[::1] table, double[:, ::1] totals, uint8_t[::1] sighted, int64_t[::1] clock):
+    def attach(
+        self, float[::1] table, double[:, ::1] totals, uint8_t[::1] sighted, int64_t[::1] clock,
+        uint8_t[::1] touched,
+    ):
         """Work on these arrays from now on, in place.
 
         Parameters
@@ -406,6 +423,8 @@ cdef class Linear:
         sighted : uint8, shape (capacity,)
         clock : int64, shape (1,)
             Events learned.
+        touched : uint8, shape (2^bits / 16, at least 1)
+            Of each 16 buckets, whether any was ever updated; see `find_touched` for a table that is not fresh.
         """
         cdef size_t capacity = totals.shape[0]
         if (
@@ -413,16 +432,19 @@ cdef class Linear:
             or totals.shape[1] != N_TOTALS
             or <size_t> sighted.shape[0] != capacity
             or clock.shape[0] != 1
+            or <size_t> touched.shape[0] != pages_of(<size_t> self.plan.mask + 1)
             or <size_t> table.shape[0] != (<size_t> self.plan.mask + 1) * capacity * self.c.stride
         ):
-            raise ValueError("table, totals, sighted and clock do not fit together")
+            raise ValueError("table, totals, sighted, clock and touched do not fit together")
         self.scratch.resize(9 * capacity)
         self.hold.held = NULL
         self.table = table
         self.totals = totals
         self.sighted = sighted
         self.clock = clock
+        self.touched = touched
         self.c.table = &table[0]
+        self.c.touched = &touched[0]
         self.c.width = capacity * self.c.stride
         self.c.gradient = self.scratch.data() + capacity
         self.c.square = self.scratch.data() + 2 * capacity
@@ -608,22 +630,36 @@ cdef class Linear:
                 out[i] = clamp(h * probe.moved, 0.0, FLOAT_MAX)
 
     def effective_weights(self, float[::1] out, Py_ssize_t n_classes):
-        """Write what margins are computed with: shape (2^bits * n_classes,)."""
-        cdef size_t bucket, n_buckets = <size_t> self.plan.mask + 1
+        """Write what margins are computed with, shape (2^bits * n_classes,), wherever anything was ever updated."""
+        cdef size_t n_buckets = <size_t> self.plan.mask + 1
         cdef Py_ssize_t k
         self.check(n_classes)
         if <size_t> out.shape[0] != n_buckets * <size_t> n_classes:
             raise ValueError(f"{n_buckets} x {n_classes} weights do not fit {out.shape[0]}")
         with nogil:
             for k in range(n_classes):
-                if self.totals[k, GRAVITY] == 0.0 and self.totals[k, CONTRACTION] == 1.0:
-                    copy_weights(self.c.table + k * self.c.stride, self.c.width, n_buckets, &out[k], n_classes)
-                    continue
-                for bucket in range(n_buckets):
-                    out[bucket * n_classes + k] = effective(
-                        self.c.table[bucket * self.c.width + k * self.c.stride],
-                        self.totals[k, CONTRACTION], self.totals[k, GRAVITY],
-                    )
+                freeze_weights(
+                    self.c.table + k * self.c.stride, self.c.width, self.c.touched, n_buckets,
+                    self.totals[k, CONTRACTION], self.totals[k, GRAVITY], &out[k], n_classes,
+                )
+
+    def copy_slots(self, float[::1] out, Py_ssize_t n_classes):
+        """Copy the slots of the first classes, shape (2^bits * n_classes * stride,), that were ever updated."""
+        cdef size_t n_buckets = <size_t> self.plan.mask + 1
+        self.check(n_classes)
+        if <size_t> out.shape[0] != n_buckets * <size_t> n_classes * self.c.stride:
+            raise ValueError(f"{n_buckets} x {n_classes} slots do not fit {out.shape[0]}")
+        if n_classes:
+            with nogil:
+                copy_touched(
+                    self.c.table, self.c.width, <size_t> n_classes * self.c.stride, self.c.touched, n_buckets, &out[0]
+                )
+
+    def find_touched(self):
+        """Look for what was ever updated, in a table that was filled by somebody else."""
+        self.check(0)
+        with nogil:
+            find_touched(self.c.table, self.c.width, <size_t> self.plan.mask + 1, self.c.touched)
 
     cdef int check(self, Py_ssize_t n_classes) except -1:
         if self.c.table == NULL:

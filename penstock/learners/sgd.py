@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from penstock._native.linear import TOTALS, Linear, first_bad_label, stride_of
 from penstock.errors import BadRecord, ConfigError, DataError, StoreError
 from penstock.events import Batch, Row, Task
+from penstock.learners.annotated import check_parameters
 from penstock.learners.base import Model
+from penstock.learners.leases import Leases
 from penstock.learners.sgd_model import (
     LOSSES,
     MAX_BITS,
@@ -47,6 +48,7 @@ _UNUSED: Final[Mapping[str, tuple[str, ...]]] = {
     "ftrl": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation"),
     "coin": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation", "l1", "l2"),
 }
+_PAGE: Final = 16  # buckets that are known to have been updated or not: see `penstock/_native/blocks.hpp`
 _HELD: Final = 4  # floats beside each weight: see `penstock/_native/consolidation.hpp`
 
 
@@ -172,8 +174,8 @@ class SGD:
         consolidation_memory: Annotated[float, Ge(0), Le(1)] = 0.9,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "task", "seed")}
-        _check_parameters(given)
         interactions = checked_interactions(interactions)
+        check_parameters(SGD.__init__, {name: given[name] for name in given if name != "interactions"})
         self._task = task
         self._parameters: Mapping[str, Any] = given
         self._update: str = update
@@ -305,8 +307,11 @@ class SGD:
             raise ConfigError(f"update {self._update!r} cannot be hastened by {factor}")
         if self._update == "sgd":
             self._totals[:, TOTALS.index("age")] *= factor
-        else:
+        elif self._empty_slot.any():
             self._table[:, :, 1] *= factor
+        else:  # what is 0 may not even be in memory
+            pages = self._table.reshape(len(self._touched), -1, *self._table.shape[1:])
+            pages[self._touched.astype(np.bool_), :, :, 1] *= factor
 
     @property
     def consolidates(self) -> bool:
@@ -335,13 +340,13 @@ class SGD:
 
     def freeze(self) -> SGDModel:
         """Return a model of what is known now, that later learning does not touch."""
-        weights = np.empty((1 << self._bits, self._n_classes), np.float32)
-        self._kernel.effective_weights(weights.reshape(-1), self._n_classes)
+        weights = self._frozen_before.lend(self._n_classes << self._bits)
+        self._kernel.effective_weights(weights, self._n_classes)
         low = TOTALS.index("low")
         return SGDModel(
             self._task,
             loss=self._loss,
-            weights=weights if self._task.kind == "multiclass" else weights.reshape(-1),
+            weights=weights.reshape(1 << self._bits, -1) if self._task.kind == "multiclass" else weights,
             limits=self._totals[: self._n_classes, low : low + 2].copy(),
             sighted=self._sighted[: self._n_classes].copy(),
             **self._frozen,
@@ -364,11 +369,19 @@ class SGD:
             "update": self._update,
             "loss": self._loss,
             "events": int(self._clock[0]),
-            "table": self._table[:, :k].copy(),
+            "table": self._slots(k),
             "totals": self._totals[:k].copy(),
             "sighted": self._sighted[:k].copy(),
             **held,
         }
+
+    def _slots(self, n_classes: int) -> NDArray[np.float32]:
+        """Copy the table of the first classes; what was never updated is not read, let alone written."""
+        if self._empty_slot.any():
+            return self._table[:, :n_classes].copy()
+        slots = self._copied_before.lend((n_classes << self._bits) * self._stride)
+        self._kernel.copy_slots(slots, n_classes)
+        return slots.reshape(1 << self._bits, n_classes, self._stride)
 
     def restore(self, state: State) -> None:
         """Become what `state` was taken from.
@@ -405,6 +418,7 @@ class SGD:
         if self._held is not None and held is not None:
             self._held[:, :k] = held
         self._table[:, :k] = weights
+        self._kernel.find_touched()
         self._totals[:k] = totals
         self._sighted[:k] = sighted
         self._clock[0] = events
@@ -476,10 +490,12 @@ class SGD:
         capacity = self._table.shape[1]
         if n_classes > capacity:  # by doubling, so that few are copied often
             table, totals, sighted, held = self._table, self._totals, self._sighted, self._held
+            touched = self._touched
             self._allocate(1 << (n_classes - 1).bit_length())
             if self._held is not None and held is not None:
                 self._held[:, :capacity] = held
             self._table[:, :capacity] = table
+            self._touched[:] = touched
             self._totals[:capacity] = totals
             self._sighted[:capacity] = sighted
         self._n_classes = max(self._n_classes, n_classes)
@@ -501,7 +517,10 @@ class SGD:
             self._table[:] = self._empty_slot
         self._totals = np.tile(self._empty_totals, (capacity, 1))
         self._sighted = np.zeros(capacity, np.uint8)
-        self._kernel.attach(self._table.reshape(-1), self._totals, self._sighted, self._clock)
+        self._touched = np.zeros(max((1 << self._bits) // _PAGE, 1), np.uint8)
+        # Both are zero where nothing was ever learned; all else is written anew.
+        self._frozen_before, self._copied_before = Leases(spare=2), Leases(spare=1)
+        self._kernel.attach(self._table.reshape(-1), self._totals, self._sighted, self._clock, self._touched)
         if self._held is not None:
             self._kernel.attach_held(
                 self._held.reshape(-1),
@@ -561,49 +580,6 @@ def _numbers(labels: NDArray[Any]) -> NDArray[np.float64]:
     if labels.dtype.kind not in "biuf":
         raise DataError(f"labels must be numbers (classes numbered by first sighting), got {labels.dtype}")
     return np.ascontiguousarray(labels, np.float64)
-
-
-def _check_parameters(given: Mapping[str, Any]) -> None:
-    """Hold every parameter against its annotation."""
-    hints = get_type_hints(SGD.__init__, include_extras=True)
-    for name, value in given.items():
-        if name == "interactions":
-            continue
-        expected = _mismatch(value, hints[name])
-        if expected:
-            raise ConfigError(f"{name}: expected {expected}, got {value!r}")
-
-
-_LIMITS: Final[Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]]] = {
-    Gt: ("gt", ">", operator.gt),
-    Ge: ("ge", ">=", operator.ge),
-    Lt: ("lt", "<", operator.lt),
-    Le: ("le", "<=", operator.le),
-}
-
-
-def _mismatch(value: Any, hint: Any) -> str:
-    """Say what `hint` wants instead of `value`; empty if that is fine."""
-    alternatives = get_args(hint) if get_origin(hint) not in (Annotated, Literal, None) else (hint,)
-    wanted = [_mismatch_one(value, alternative) for alternative in alternatives]
-    return "" if "" in wanted else " or ".join(wanted)
-
-
-def _mismatch_one(value: Any, hint: Any) -> str:
-    if hint is type(None):
-        return "" if value is None else "none"
-    if get_origin(hint) is Literal:
-        return "" if value in get_args(hint) else " or ".join(map(repr, get_args(hint)))
-    if hint is bool:
-        return "" if isinstance(value, bool) else "true or false"
-    kind, *limits = get_args(hint)
-    bounds = [(getattr(limit, _LIMITS[type(limit)][0]), *_LIMITS[type(limit)][1:]) for limit in limits]
-    wanted = "an integer" if kind is int else "a finite number"
-    wanted += " " + " and ".join(f"{sign} {bound}" for bound, sign, _ in bounds)
-    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        return wanted
-    fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)
-    return "" if fits else wanted
 
 
 def _checked_loss(task: Task, loss: str | None, multiclass: str) -> str:

@@ -154,7 +154,11 @@ def options(**changed):
 def attached(**changed):
     kernel = Linear(**options(**changed))
     kernel.attach(
-        np.zeros(16 * 4, np.float32), np.zeros((1, len(TOTALS))), np.ones(1, np.uint8), np.zeros(1, np.int64)
+        np.zeros(16 * 4, np.float32),
+        np.zeros((1, len(TOTALS))),
+        np.ones(1, np.uint8),
+        np.zeros(1, np.int64),
+        np.zeros(1, np.uint8),
     )
     return kernel
 
@@ -183,6 +187,8 @@ def test_arrays_that_do_not_fit_are_refused():
         kernel.run(*features, None, None, np.zeros((2, 2)), 2)
     with pytest.raises(ValueError, match="weights do not fit"):
         kernel.effective_weights(np.zeros(3, np.float32), 1)
+    with pytest.raises(ValueError, match="slots do not fit"):
+        kernel.copy_slots(np.zeros(16, np.float32), 1)
 
 
 def test_a_class_out_of_range_is_refused():
@@ -198,13 +204,14 @@ def test_a_kernel_without_arrays_refuses_to_run():
         Linear(**options()).run(*rows([0, 3]), None, None, np.zeros((1, 1)), 1)
 
 
-@pytest.mark.parametrize("wrong", ["table", "totals", "sighted", "clock"])
+@pytest.mark.parametrize("wrong", ["table", "totals", "sighted", "clock", "touched"])
 def test_arrays_of_the_wrong_size_are_not_attached(wrong):
     arrays = {
         "table": np.zeros(16 * 4, np.float32),
         "totals": np.zeros((1, len(TOTALS))),
         "sighted": np.zeros(1, np.uint8),
         "clock": np.zeros(1, np.int64),
+        "touched": np.zeros(1, np.uint8),
     }
     arrays[wrong] = np.concatenate([arrays[wrong], arrays[wrong]])
     with pytest.raises(ValueError, match="do not fit together"):

@@ -1,0 +1,62 @@
+"""Memory that is lent out, and lent again once nobody holds on to it."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Leases"]
+
+
+class Leases:
+    """Arrays of float32 that come back as they were left; new ones are zeros.
+
+    What is large is not asked of the system time and again, which would have to clear all of it.
+
+    Parameters
+    ----------
+    spare : int
+        Arrays kept at most that nobody holds.
+
+    Examples
+    --------
+    >>> leases = Leases(spare=1)
+    >>> lent = leases.lend(3)
+    >>> lent[1] = 7.0
+    >>> view = lent[1:]
+    >>> del lent
+    >>> leases.lend(3)  # the first one is still held
+    array([0., 0., 0.], dtype=float32)
+    >>> del view
+    >>> leases.lend(3)[1]
+    np.float32(7.0)
+    """
+
+    def __init__(self, spare: int) -> None:
+        self._spare = spare
+        self._returned: list[NDArray[np.float32]] = []
+
+    def lend(self, size: int) -> NDArray[np.float32]:
+        """Return an array of `size` numbers. It is given back when it, and every view of it, is gone."""
+        memory = self._returned.pop() if self._returned else np.empty(0, np.float32)
+        if len(memory) != size:
+            self._returned.clear()
+            memory = np.zeros(size, np.float32)
+        lease = _Lease(memory)
+        weakref.finalize(lease, _give_back, self._returned, self._spare, memory).atexit = False
+        return np.asarray(lease)
+
+
+class _Lease:
+    """What numpy takes for the owner of the memory, so that it lives as long as any array of it."""
+
+    def __init__(self, memory: NDArray[np.float32]) -> None:
+        self.__array_interface__: dict[str, Any] = memory.__array_interface__
+
+
+def _give_back(returned: list[NDArray[np.float32]], spare: int, memory: NDArray[np.float32]) -> None:
+    if len(returned) < spare:
+        returned.append(memory)
