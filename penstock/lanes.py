@@ -275,6 +275,7 @@ class Lane:
         self.background: Rival | None = None
         self.incumbent: Rival | None = None
         reactions = {watched.rule.react for watched in self.watched}
+        self._may_restart = not reactions <= {"log", "bump"}
         self._memory = _Memory() if "recall" in reactions else None
         if "bump" in reactions and not (isinstance(self.learner, Hastens) and self.learner.hastens):
             raise ConfigError(
@@ -444,6 +445,7 @@ class Lane:
             recent_loss=recent_loss if n_recent >= _MIN_RECENT else math.nan,
             freeze=learner.freeze,
             live=lambda: {"n_offered": n_offered, **prefixed(learner.state(), "learner")},
+            may_restart=self._may_restart,
         )
 
     def state(self) -> State:

@@ -52,6 +52,8 @@ class Contender:
         Makes the model.
     live : callable or None
         Gives the learner's whole state, to set it back to later; None if it cannot be.
+    may_restart : bool
+        Whether a drift may make another lineage of it, which then may replace what serves at any time.
     """
 
     kind: str
@@ -59,6 +61,7 @@ class Contender:
     recent_loss: float
     freeze: Callable[[], Frozen]
     live: Callable[[], State] | None = None
+    may_restart: bool = False
 
 
 class Shadow:
@@ -322,7 +325,7 @@ class Shadow:
             text = f"{name} was shown worse than {against} by {-gain:.4f} on {n_events:,} events"
             return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         text = f"{name} against {against}: gain {gain:+.4f} on {n_events:,} events, not shown worse"
-        version = self._version(name, contender, event, live=self._may_become_fallback)
+        version = self._version(name, contender, event, live=self._may_become_fallback(contender))
         if (harm := self._harm_of(version)) is not None:
             self._start_comparison()
             text = f"{name} was not shown worse than {against}, but {harm}"
@@ -335,11 +338,10 @@ class Shadow:
             return None
         return self._harm(version.model, self._serving.model)
 
-    @property
-    def _may_become_fallback(self) -> bool:
-        """Whether what a refresh promotes now may be what the watch that begins next would go back to."""
+    def _may_become_fallback(self, contender: Contender) -> bool:
+        """Whether what is frozen of it now may be what the watch that begins next would go back to."""
         how, watch = self.rules.rollback, self._watch
-        if how is None or self._serving is None:
+        if how is None or self._serving is None or contender.may_restart:
             return how is not None
         compared = 0 if watch is None or watch.is_over else watch.n_events  # 0: a watch begins now
         return compared + self.rules.refresh_every >= how.watch_events
@@ -363,7 +365,9 @@ class Shadow:
         notices = []
         for recent_loss, name in promising[: self.rules.challengers - len(self._trials)]:
             self._n_attempts += 1
-            candidate = self._version(name, contenders[name], event)
+            contender = contenders[name]
+            wanted = contender.may_restart and self._may_become_fallback(contender)
+            candidate = self._version(name, contender, event, live=wanted)
             trial = Trial(self.rules, candidate, self._n_attempts, self._gain_wanted(name))
             self._trials.append(trial)
             text = (

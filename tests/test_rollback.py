@@ -137,3 +137,34 @@ def test_a_guard_on_a_slice_sees_the_slice_only():
     resumed = engine(guards=guards)
     resumed.restore(running.state())
     assert digest(resumed.state()) == digest(running.state())
+
+
+@pytest.mark.parametrize("react", ["reset", "background"])
+def test_what_a_restarted_learner_replaced_is_taken_up_again(react):
+    """The world turns over and back: what serves again comes with the learner that it was frozen of."""
+    x, sweden, labels = stream(5, 8000)
+    labels[3000:4500] = 1.0 - labels[3000:4500]
+    running = Engine(
+        parse(
+            {
+                "source": {"kind": "memory", "rows": [], "labels": []},
+                "tick": 64,
+                "learners": {"sgd": {"kind": "sgd", "bits": 10}},
+                "drift": [{"kind": "adwin", "direction": "up", "react": react}],
+                "shadow": {"refresh_every": 1024},
+            }
+        )
+    )
+    how = []
+    for notice in running.follow(batch(x, sweden, labels)):
+        how.append(notice.how)
+        if notice.what == "rolled_back":
+            break
+    else:
+        raise AssertionError("nothing was taken back")
+    assert "replace" in how  # by the learner that was restarted
+    assert running.shadow.serving_version.opened <= 3072
+    assert running._lanes["sgd"].lineage == running.shadow.serving_version.lineage
+    probe = batch(*(part[-500:] for part in stream(6)))
+    live, good = running._lanes["sgd"].learner, running.shadow.model
+    assert live.predict(probe).tobytes() == good.predict(probe).tobytes()

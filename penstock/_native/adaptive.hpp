@@ -140,8 +140,10 @@ PENSTOCK_INLINE void gather(Update& c, ptrdiff_t k, const uint32_t* buckets, ptr
     ptrdiff_t n = 0;
     for (; n < most; ++n) {
         AdaptiveSlot* slot = slot_of(c, buckets[n], k);
-        if (slot->rate < 0.0f && n) break;
-        if (slot->rate == 0.0f) touch(c.touched, buckets[n]);  // the first time, and never again
+        if (!(slot->rate > 0.0f)) {  // hardly ever
+            if (slot->rate < 0.0f && n) break;
+            touch(c.touched, buckets[n]);  // for the first time
+        }
         slot->rate = TAKEN;
         strip.slots[n] = slot;
     }
