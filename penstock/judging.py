@@ -166,5 +166,7 @@ class Ahead:
         if losses is None or not first <= start <= stop <= last:
             events = self._events.slice(start, until)
             first, last, losses = start, start + len(events), self._judge.frozen(model, events)
+            # What is known of earlier events only is let go of, and with it a model that may serve no more.
+            self._known = {key: known for key, known in self._known.items() if known[2] > start}
             self._known[id(model)] = model, first, last, losses
         return losses[:, start - first : stop - first]

@@ -1,5 +1,7 @@
 """Losses of frozen models, found out ahead of the ticks that ask for them."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +59,17 @@ def test_two_models_do_not_get_mixed_up():
     ahead = Ahead(EVENTS, Judge(Task("binary")))
     losses = [ahead.losses(model, 0, 30, 60) for model in (first, second, first)]
     assert losses[0].tobytes() == losses[2].tobytes() != losses[1].tobytes()
+
+
+def test_a_model_that_is_not_asked_any_more_is_let_go():
+    first, second, ahead = Asked(0), Asked(5), Ahead(EVENTS, Judge(Task("binary")))
+    gone = weakref.ref(first)
+    ahead.losses(first, 0, 10, 20)
+    ahead.losses(second, 10, 20, 20)
+    del first
+    assert gone() is not None  # there is more known of it
+    ahead.losses(second, 20, 30, 40)
+    assert gone() is None
 
 
 @pytest.mark.parametrize("on", ["loss", "error", "logloss"])

@@ -35,8 +35,13 @@ inline void touch(uint8_t* touched, uint32_t bucket) { touched[bucket >> PAGE_BI
 template <typename Visit>
 inline void stretches(const uint8_t* touched, size_t n_buckets, Visit visit) {
     const size_t n = pages_of(n_buckets), size = n_buckets / n;
-    for (size_t page = 0; page < n; ++page) {
-        if (!touched[page]) continue;
+    for (size_t page = 0; page < n;) {
+        if (!touched[page]) {
+            uint64_t eight = 0;  // most of a large table is passed over
+            if (page + 8 <= n) std::memcpy(&eight, touched + page, 8);
+            page += page + 8 <= n && eight == 0 ? 8 : 1;
+            continue;
+        }
         const size_t first = page;
         while (page < n && touched[page]) ++page;
         visit(first * size, (page - first) * size);
