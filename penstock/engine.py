@@ -321,14 +321,15 @@ class Engine:
     ) -> None:
         """Show the gate what everybody lost on the events that are `judged` of those that come `now`."""
         lineages = {name: (lane.incumbent or lane).lineage for name, lane in self._lanes.items()}
-        self._n_at_hand = n_ahead = max(self._n_ahead(shadow), now.stop - now.start)
+        until = max(min(now.start + self._n_ahead(shadow), len(stride.expected)), now.stop)
+        self._n_at_hand = until - now.start
 
         def prior() -> NDArray[np.float64]:
             expected = stride.expected[now]
             return self._judge.losses(expected if judged is None else expected[judged], events)
 
         def lost(model: Model) -> NDArray[np.float64]:
-            of_model = stride.ahead.losses(model, now.start, now.stop, now.start + n_ahead)
+            of_model = stride.ahead.losses(model, now.start, now.stop, until)
             return of_model if judged is None else of_model[:, judged]
 
         with self._blaming("a frozen model"):
