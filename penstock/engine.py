@@ -147,8 +147,8 @@ class Engine:
     def follow(self, batch: Batch) -> Iterator[Notice]:
         """As `progress`, but give each notice as soon as it is known.
 
-        What the engine then says of itself, be it scores or classes, is as of the tick that the notice is of.
-        The events are learned once the last notice has been taken.
+        The number of events, the learners' metrics and the classes are then as of the tick that the notice is
+        of. Baselines are ahead of that: a state may be taken only when the last notice has been.
         """
         names = batch.labels.dtype == object  # of classes: any of them can be learned
         learnable(self.task, batch.with_labels(np.zeros(len(batch))) if names else batch)
@@ -257,7 +257,7 @@ class Engine:
                     predictions = predictions[judged]
                 if self._judge.is_ready:
                     losses[name] = self._judge.losses(predictions, events)
-            self._detect(lane, predictions, losses.get(name), events, judged)
+            self._detect(lane, predictions, losses.get(name), events, judged, aside)
             if name in losses:
                 lane.recent_loss.update(losses[name])
                 lane.n_recent += len(events)
@@ -284,6 +284,7 @@ class Engine:
         losses: NDArray[np.float64] | None,
         events: Batch,
         judged: NDArray[np.intp] | None,
+        aside: NDArray[np.bool_] | None,
     ) -> None:
         """Show its detectors what a learner predicted, and lost (None: that cannot be told yet)."""
         for watched in lane.watched:
@@ -296,7 +297,7 @@ class Engine:
             else:
                 values = self._judge.losses(predictions, events, watched.rule.on)
             with self._blaming(f"detector `{watched.rule.kind}`"):
-                watched.update(values, judged, self.n_events, self._n_offered)
+                watched.update(values, judged, self.n_events, self._n_offered, aside)
 
     def _look_at(self, events: Batch, judged: NDArray[np.intp] | None) -> None:
         """Show the events themselves, those at `judged` of a batch, to the detectors that want them."""
@@ -330,7 +331,7 @@ class Engine:
 
         def lost(model: Model) -> NDArray[np.float64]:
             of_model = stride.ahead.losses(model, now.start, now.stop, until)
-            return of_model if judged is None else of_model[:, judged]
+            return of_model if judged is None else of_model.take(judged, axis=1)
 
         with self._blaming("a frozen model"):
             shadow.observe(losses, lineages, prior, lost)

@@ -73,18 +73,27 @@ class Watched:
         self.alarm: Alarm | None = None
 
     def update(
-        self, values: NDArray[np.float64], judged: NDArray[np.intp] | None, n_before: int, n_offered: int
+        self,
+        values: NDArray[np.float64],
+        judged: NDArray[np.intp] | None,
+        n_before: int,
+        n_offered: int,
+        aside: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Take the numbers of the events at `judged` (None: all) of a batch that comes after `n_before`."""
+        """Take the numbers of the events at `judged` (None: all) of a batch that comes after `n_before`.
+
+        Of these, those set `aside` (None: none) are not offered to the replay buffer.
+        """
         found = self.detector.update(values)
         if found is not None and self.alarm is None:
             place = found.index if judged is None else int(judged[found.index])
+            n_aside = 0 if aside is None else int(np.count_nonzero(aside[: found.index + 1]))
             self.alarm = Alarm(
                 before=found.before,
                 after=found.after,
                 width=found.width,
                 event=n_before + place + 1,
-                n_offered=n_offered + found.index + 1,
+                n_offered=n_offered + found.index + 1 - n_aside,
             )
 
     def notice(self, whose: str) -> Notice:

@@ -201,6 +201,43 @@ def test_notices_are_followed_tick_by_tick(task):
     assert running.digest() == cut.digest()
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_guards_and_weight_zero_do_not_depend_on_batches(task):
+    events = stream(600, task, drift_at=300)
+    weights = np.where(np.random.default_rng(0).random(600) < 0.3, 0.0, 1.0)
+    guards = [{"on": "loss", "slice": {"feature": "b.c", "equals": 1.0}, "margin": 0.1}]
+    guards += [{"on": "error", "margin": 0.1}] if task != "regression" else []
+    shadow = {**WHOLE["shadow"], "guards": guards}
+    digests = set()
+    for size in (1, 7, 600):
+        engine = Engine(config.parse({**WHOLE, "task": task, "shadow": shadow}))
+        notices = finish(engine, events.with_weights(weights), size)
+        assert any(notice.what == "promoted" for notice in notices)
+        digests.add(engine.digest())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_anchors_and_a_warm_restart_do_not_depend_on_batches(seed):
+    """Anchors are judged, but not offered to the buffer: what is forgotten of it is counted without them."""
+    events = stream(1000, seed=seed, drift_at=500)
+    rules = {
+        **SMALL,
+        "tick": 64,
+        "learners": {"sgd": {"kind": "sgd", "bits": 6}},
+        "drift": [{"kind": "cusum", "threshold": 6.0, "on": "loss", "react": "warm_restart"}],
+        "replay": {"kind": "ring", "size": 50},
+        "anchors": {"strata": 3, "size": 20, "every": 256},
+    }
+    digests = set()
+    for size in (7, 1000):
+        engine = Engine(config.parse(rules))
+        notices = finish(engine, events, size)
+        assert any(notice.what == "drift" for notice in notices)
+        digests.add(engine.digest())
+    assert len(digests) == 1
+
+
 def test_weight_zero_is_neither_learned_nor_counted():
     events = stream(300)
     silent = events.with_weights(np.where(np.arange(300) % 3 == 0, 0.0, 1.0))

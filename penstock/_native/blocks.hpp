@@ -81,12 +81,12 @@ inline void copy_touched(const float* table, size_t width, size_t taken, const u
     });
 }
 
-// Which pages hold anything but zeros.
+// Which pages hold anything but zeros; -0.0 is something.
 inline void find_touched(const float* table, size_t width, size_t n_buckets, uint8_t* touched) {
     const size_t n = pages_of(n_buckets), size = n_buckets / n * width;
     for (size_t page = 0; page < n; ++page) {
         const float* slots = table + page * size;
-        touched[page] = std::any_of(slots, slots + size, [](float value) { return value != 0.0f; });
+        touched[page] = std::any_of(slots, slots + size, [](float value) { return value != 0.0f || std::signbit(value); });
     }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ __all__ = ["Leases"]
 
 
 class Leases:
-    """Arrays of float32 that come back as they were left; new ones are zeros.
+    """Read-only arrays of float32 in memory that is lent again, as it was left; what is new is zeros.
 
     What is large is not asked of the system time and again, which would have to clear all of it.
 
@@ -24,27 +25,30 @@ class Leases:
     Examples
     --------
     >>> leases = Leases(spare=1)
-    >>> lent = leases.lend(3)
-    >>> lent[1] = 7.0
+    >>> lent = leases.lend(3, lambda memory: memory.put(1, 7.0))
     >>> view = lent[1:]
     >>> del lent
-    >>> leases.lend(3)  # the first one is still held
-    array([0., 0., 0.], dtype=float32)
+    >>> leases.lend(3, lambda memory: memory.put(0, 5.0))  # the first one is still held
+    array([5., 0., 0.], dtype=float32)
     >>> del view
-    >>> leases.lend(3)[1]
-    np.float32(7.0)
+    >>> leases.lend(3, lambda memory: memory.put(2, 9.0))[1:]
+    array([7., 9.], dtype=float32)
     """
 
     def __init__(self, spare: int) -> None:
         self._spare = spare
         self._returned: list[NDArray[np.float32]] = []
 
-    def lend(self, size: int) -> NDArray[np.float32]:
-        """Return an array of `size` numbers. It is given back when it, and every view of it, is gone."""
+    def lend(self, size: int, fill: Callable[[NDArray[np.float32]], None]) -> NDArray[np.float32]:
+        """Return an array of `size` numbers that `fill` has written to, as nobody else ever can.
+
+        It is given back when it, and every view of it, is gone.
+        """
         memory = self._returned.pop() if self._returned else np.empty(0, np.float32)
         if len(memory) != size:
             self._returned.clear()
             memory = np.zeros(size, np.float32)
+        fill(memory)
         lease = _Lease(memory)
         weakref.finalize(lease, _give_back, self._returned, self._spare, memory).atexit = False
         return np.asarray(lease)
@@ -54,7 +58,8 @@ class _Lease:
     """What numpy takes for the owner of the memory, so that it lives as long as any array of it."""
 
     def __init__(self, memory: NDArray[np.float32]) -> None:
-        self.__array_interface__: dict[str, Any] = memory.__array_interface__
+        interface = memory.__array_interface__
+        self.__array_interface__: dict[str, Any] = {**interface, "data": (interface["data"][0], True)}
 
 
 def _give_back(returned: list[NDArray[np.float32]], spare: int, memory: NDArray[np.float32]) -> None:

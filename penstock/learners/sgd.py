@@ -340,8 +340,10 @@ class SGD:
 
     def freeze(self) -> SGDModel:
         """Return a model of what is known now, that later learning does not touch."""
-        weights = self._frozen_before.lend(self._n_classes << self._bits)
-        self._kernel.effective_weights(weights, self._n_classes)
+        k = self._n_classes
+        weights = self._frozen_before.lend(
+            k << self._bits, lambda memory: self._kernel.effective_weights(memory, k)
+        )
         low = TOTALS.index("low")
         return SGDModel(
             self._task,
@@ -356,7 +358,7 @@ class SGD:
         """Everything needed to go on as if nothing had happened; shares no memory with the learner.
 
         ======== ===================================== ===============================================
-        table    float32 (2**bits, K, slot)            see `penstock._native.linear`
+        table    float32 (2**bits, K, slot)            see `penstock._native.linear`; read-only
         totals   float64 (K, 7)                        columns as in ``penstock._native.linear.TOTALS``
         sighted  uint8 (K,)                            whether the class has been seen
         events   int                                   learned so far
@@ -379,8 +381,10 @@ class SGD:
         """Copy the table of the first classes; what was never updated is not read, let alone written."""
         if self._empty_slot.any():
             return self._table[:, :n_classes].copy()
-        slots = self._copied_before.lend((n_classes << self._bits) * self._stride)
-        self._kernel.copy_slots(slots, n_classes)
+        slots = self._copied_before.lend(
+            (n_classes << self._bits) * self._stride,
+            lambda memory: self._kernel.copy_slots(memory, n_classes),
+        )
         return slots.reshape(1 << self._bits, n_classes, self._stride)
 
     def restore(self, state: State) -> None:

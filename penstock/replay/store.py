@@ -62,13 +62,13 @@ class Store:
         """
         features = batch.features
         self._kept.append(
-            np.ascontiguousarray(features.indptr),
-            np.ascontiguousarray(features.indices),
-            np.ascontiguousarray(features.values),
-            np.ascontiguousarray(features.namespaces),
-            np.ascontiguousarray(batch.labels),
-            np.ascontiguousarray(batch.weights),
-            np.ascontiguousarray(batch.times),
+            np.ascontiguousarray(features.indptr, np.int64),
+            np.ascontiguousarray(features.indices, np.uint32),
+            np.ascontiguousarray(features.values, np.float64),
+            np.ascontiguousarray(features.namespaces, np.uint32),
+            np.ascontiguousarray(batch.labels, np.float64),
+            np.ascontiguousarray(batch.weights, np.float64),
+            np.ascontiguousarray(batch.times, np.float64),
             places,
             arrivals,
         )
@@ -114,7 +114,7 @@ def _extended(
 
 def costs_of_events(batch: Batch, rows: list[bytes] | None) -> NDArray[np.int64]:
     """Bytes that each event of `batch` takes, with these rows."""
-    return _with_rows(costs_of(np.ascontiguousarray(batch.features.indptr)), rows)
+    return _with_rows(costs_of(np.ascontiguousarray(batch.features.indptr, np.int64)), rows)
 
 
 def _with_rows(costs: NDArray[np.int64], rows: list[bytes] | None) -> NDArray[np.int64]:

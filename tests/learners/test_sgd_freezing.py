@@ -11,6 +11,7 @@ from penstock._native.linear import TOTALS
 from penstock.events import Batch, Task
 from penstock.learners.leases import Leases
 from penstock.learners.sgd import SGD
+from penstock.state import digest
 
 RULES = [
     {"update": "nag"},
@@ -107,31 +108,56 @@ def test_memory_is_used_again_once_nobody_holds_it():
     assert view.tobytes() == before.tobytes()
 
 
+def numbered(value):
+    """Write a number everywhere."""
+    return lambda memory: memory.fill(value)
+
+
+def left(memory):
+    """Write nothing: what is there was left by whoever had the memory before."""
+
+
 def test_leases_keep_so_many():
     leases = Leases(spare=2)
-    lent = [leases.lend(5) for _ in range(4)]
-    for i, array in enumerate(lent):
-        array[:] = i + 1.0
-    del array
+    lent = [leases.lend(5, numbered(i + 1.0)) for i in range(4)]
     lent.clear()
     gc.collect()
-    again = [leases.lend(5) for _ in range(3)]
+    again = [leases.lend(5, left) for _ in range(3)]
     assert [bool(one.any()) for one in again] == [True, True, False]
     assert again[0][0] != again[1][0]
 
 
 def test_leases_of_another_size_are_new():
     leases = Leases(spare=2)
-    lent = leases.lend(5)
-    lent[:] = 1.0
-    del lent
+    leases.lend(5, numbered(1.0))
     gc.collect()
-    assert leases.lend(6).tolist() == [0.0] * 6
-    assert leases.lend(0).shape == (0,)
+    assert leases.lend(6, left).tolist() == [0.0] * 6
+    assert leases.lend(0, left).shape == (0,)
 
 
 def test_a_lease_outlives_who_lent_it():
-    lent = Leases(spare=2).lend(3)
-    lent += 1.0
+    lent = Leases(spare=2).lend(3, numbered(1.0))
     gc.collect()
     assert lent.tolist() == [1.0] * 3
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_nobody_writes_to_what_is_lent(task):
+    """It comes back, and is zero where nothing was learned."""
+    learner = SGD(Task(task), bits=8)
+    learner.learn(some(np.random.default_rng(0), task))
+    for array in (learner.freeze().weights, learner.state()["table"]):
+        while isinstance(array, np.ndarray):
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.setflags(write=True)
+            array = array.base
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_state_is_the_same_after_a_restart_even_where_it_is_minus_nothing(rule):
+    learner = SGD(Task("binary"), bits=8, **rule)
+    for label in (0.0, 1.0):
+        learner.learn_one({"tiny": 1e-60, "small": -1e-60, "x": 1.0}, label)
+    resumed = SGD(Task("binary"), bits=8, **rule)
+    resumed.restore(learner.state())
+    assert digest(resumed.state()) == digest(learner.state())
