@@ -11,23 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from penstock.errors import ConfigError
 
-__all__ = ["check_parameters"]
-
-
-def check_parameters(constructor: Callable[..., None], given: Mapping[str, Any]) -> None:
-    """Hold every parameter that is `given` against its annotation in `constructor`.
-
-    Raises
-    ------
-    ConfigError
-        Names the first that does not fit.
-    """
-    hints = get_type_hints(constructor, include_extras=True)
-    for name, value in given.items():
-        expected = _mismatch(value, hints[name])
-        if expected:
-            raise ConfigError(f"{name}: expected {expected}, got {value!r}")
-
+__all__ = ["check"]
 
 _LIMITS: Final[Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]]] = {
     Gt: ("gt", ">", operator.gt),
@@ -35,6 +19,37 @@ _LIMITS: Final[Mapping[type, tuple[str, str, Callable[[Any, Any], bool]]]] = {
     Lt: ("lt", "<", operator.lt),
     Le: ("le", "<=", operator.le),
 }
+
+
+def check(cls: type, given: Mapping[str, Any]) -> None:
+    """Hold what a constructor was given against its annotations.
+
+    Parameters
+    ----------
+    cls : type
+    given : mapping
+        Names to values, such as ``locals()``; those without an annotation are passed over.
+
+    Raises
+    ------
+    ConfigError
+        Names the first parameter out of its range, what was expected, and what was given.
+
+    Examples
+    --------
+    >>> class Policy:
+    ...     def __init__(self, *, floor: Annotated[float, Ge(0), Le(1)] = 0.0) -> None: ...
+    >>> check(Policy, {"floor": 2})
+    Traceback (most recent call last):
+    ...
+    penstock.errors.ConfigError: floor: expected a finite number >= 0 and <= 1, got 2
+    """
+    hints = get_type_hints(cls.__init__, include_extras=True)  # type: ignore[misc]
+    for name, hint in hints.items():
+        if name in given and name != "return":
+            expected = _mismatch(given[name], hint)
+            if expected:
+                raise ConfigError(f"{name}: expected {expected}, got {given[name]!r}")
 
 
 def _mismatch(value: Any, hint: Any) -> str:
@@ -51,10 +66,10 @@ def _mismatch_one(value: Any, hint: Any) -> str:
         return "" if value in get_args(hint) else " or ".join(map(repr, get_args(hint)))
     if hint is bool:
         return "" if isinstance(value, bool) else "true or false"
-    kind, *limits = get_args(hint)
+    kind, *limits = get_args(hint) or (hint,)
     bounds = [(getattr(limit, _LIMITS[type(limit)][0]), *_LIMITS[type(limit)][1:]) for limit in limits]
     wanted = "an integer" if kind is int else "a finite number"
-    wanted += " " + " and ".join(f"{sign} {bound}" for bound, sign, _ in bounds)
+    wanted += " " * bool(bounds) + " and ".join(f"{sign} {bound}" for bound, sign, _ in bounds)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         return wanted
     fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)

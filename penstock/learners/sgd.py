@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from penstock._native.linear import TOTALS, Linear, first_bad_label, stride_of
 from penstock.errors import BadRecord, ConfigError, DataError, StoreError
 from penstock.events import Batch, Row, Task
-from penstock.learners.annotated import check_parameters
+from penstock.learners.annotated import check
 from penstock.learners.base import Model
 from penstock.learners.leases import Leases
 from penstock.learners.sgd_model import (
@@ -175,7 +175,7 @@ class SGD:
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "task", "seed")}
         interactions = checked_interactions(interactions)
-        check_parameters(SGD.__init__, {name: given[name] for name in given if name != "interactions"})
+        check(SGD, {name: given[name] for name in given if name != "interactions"})
         self._task = task
         self._parameters: Mapping[str, Any] = given
         self._update: str = update
