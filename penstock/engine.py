@@ -499,7 +499,7 @@ class Engine:
             case "recall" if self._judge.is_ready and self._tail is not None:
                 events = self._tail.newest(judged_events(self.n_events - change))
                 with self._blaming(f"learner `{lane.name}`"):
-                    done = lane.recall(change, events, self._judge.losses)
+                    done = lane.recall(change, events, self._judge)
                 if done is not None:
                     notices.append(self._reacted(lane, done))
             case "reset":

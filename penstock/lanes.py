@@ -6,9 +6,8 @@ Everything here changes what *learns*. What serves changes at the gate only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import astuple, dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from penstock.config import DriftRule, Pipeline
 from penstock.errors import ConfigError, PenstockError
 from penstock.events import Batch
 from penstock.gate import Fading
+from penstock.judging import Judge
 from penstock.learners.base import Consolidates, Hastens, Learner, Model
 from penstock.metrics import Metrics
 from penstock.notices import Notice
@@ -25,10 +25,7 @@ from penstock.shadow import Contender
 from penstock.state import State, prefixed, section
 from penstock.trials import Version
 
-__all__ = ["Alarm", "Judge", "Lane", "Rival", "Tail", "Watched", "judged_events"]
-
-Judge: TypeAlias = Callable[[NDArray[np.float64], Batch], NDArray[np.float64]]
-"""From predictions to losses in [0, 1], shape (n,)."""
+__all__ = ["Alarm", "Lane", "Rival", "Tail", "Watched", "judged_events"]
 
 _REACTIONS: Final = {
     "log": "noted",
@@ -412,7 +409,7 @@ class Lane:
             The event before the first one of the new concept.
         events : Batch or None
             The newest events, which the learner has learned: it has the advantage.
-        judge : callable
+        judge : Judge
 
         Returns
         -------
@@ -425,12 +422,12 @@ class Lane:
         memory.end_concept(change)
         if events is None:
             return None
-        best, lowest = None, _mean(judge(self.learner.predict(events), events))
+        best, lowest = None, _mean(judge.losses(self.learner.predict(events), events))
         live = lowest
         for concept in concepts:
             remembered = self._build()
             remembered.restore(section(concept, "learner"))
-            loss = _mean(judge(remembered.predict(events), events))
+            loss = _mean(judge.losses(remembered.predict(events), events))
             if loss < lowest:
                 best, lowest, chosen = remembered, loss, concept
         if best is None:

@@ -320,14 +320,13 @@ class Shadow:
         gain = 0.0 - self._worse.mean_gain
         worse = self._worse.log_e >= threshold
         n_events = self._worse.n_events
+        self._start_comparison()
         if worse:
-            self._start_comparison()
             text = f"{name} was shown worse than {against} by {-gain:.4f} on {n_events:,} events"
             return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         text = f"{name} against {against}: gain {gain:+.4f} on {n_events:,} events, not shown worse"
         version = self._version(name, contender, event, live=self._may_become_fallback(contender))
         if (harm := self._harm_of(version)) is not None:
-            self._start_comparison()
             text = f"{name} was not shown worse than {against}, but {harm}"
             return [Notice(what="withheld", event=event, learner=name, how=how, text=text, evidence=evidence)]
         return [self._promote(version, event, how, text, evidence)]
@@ -366,8 +365,8 @@ class Shadow:
         for recent_loss, name in promising[: self.rules.challengers - len(self._trials)]:
             self._n_attempts += 1
             contender = contenders[name]
-            wanted = contender.may_restart and self._may_become_fallback(contender)
-            candidate = self._version(name, contender, event, live=wanted)
+            wanted_back = contender.may_restart and self.rules.rollback is not None
+            candidate = self._version(name, contender, event, live=wanted_back)
             trial = Trial(self.rules, candidate, self._n_attempts, self._gain_wanted(name))
             self._trials.append(trial)
             text = (

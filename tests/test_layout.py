@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "inputs": BELOW | {"config", "drift", "events", "notices"},
     "judging": BELOW | {"config", "events", "learners", "metrics"},
     "blame": BELOW,
-    "lanes": BELOW | {"config", "events", "gate", "learners", "metrics", "notices", "shadow", "trials"},
+    "lanes": BELOW
+    | {"config", "events", "gate", "judging", "learners", "metrics", "notices", "shadow", "trials"},
     "beside": BELOW | {"events", "learners"},
     "engine": BELOW
     | {
