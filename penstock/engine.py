@@ -8,6 +8,7 @@ why nothing depends on the batches in which the stream was read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -201,18 +202,19 @@ class Engine:
                 made[name].append(predictions)
             start += len(part)
             if self.n_events % self.pipeline.tick == 0 and (notices := self._end_tick()):
-                self._score(made, batch.slice(scored, start))
+                self._score(made, batch, scored, start)
                 scored = start
                 yield from notices
         if scored < start:
-            self._score(made, batch.slice(scored, start))
+            self._score(made, batch, scored, start)
 
-    def _score(self, made: dict[str, list[NDArray[np.float64]]], events: Batch) -> None:
-        """Score what every learner predicted of the newest `events`, in parts; let go of it."""
+    def _score(self, made: dict[str, list[NDArray[np.float64]]], batch: Batch, start: int, stop: int) -> None:
+        """Score what every learner predicted, in parts, of the newest events; let go of it."""
+        labels, weights = batch.labels[start:stop], batch.weights[start:stop]
         for name, parts in made.items():
-            with Blame(f"learner `{name}`", self.n_events - len(events), len(events)):
+            with Blame(f"learner `{name}`", self.n_events - len(labels), len(labels)):
                 predictions = parts[0] if len(parts) == 1 else np.concatenate(parts)
-                self._lanes[name].metrics.update(predictions, events.labels, events.weights)
+                self._lanes[name].metrics.update(predictions, labels, weights)
             parts.clear()
 
     def _numbered(self, batch: Batch) -> Batch:
@@ -413,6 +415,8 @@ class Engine:
         return self._anchors.newest if self._anchors is not None else {}
 
     def _require_finite(self, predictions: NDArray[np.float64]) -> None:
+        if math.isfinite(np.vdot(predictions, predictions)):
+            return  # by far the quickest to ask; only of numbers beyond 1e150 it cannot tell
         finite = np.isfinite(predictions)
         if not finite.all():
             rows = finite.all(axis=1) if finite.ndim == 2 else finite

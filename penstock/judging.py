@@ -159,13 +159,16 @@ class Ahead:
         self._events = events
         self._judge = judge
         self._known: dict[int, tuple[Model, int, int, NDArray[np.float64]]] = {}  # by the model's identity
+        self._asked = 0, len(events), events  # what was last judged: one model after the other, as a rule
 
     def losses(self, model: Model, start: int, stop: int, until: int) -> NDArray[np.float64]:
         """Losses on events ``start:stop``, shape (1 + guards, n); all up to `until` are judged at one go."""
         _, first, last, losses = self._known.get(id(model)) or (model, start, start, None)
         if losses is None or not first <= start <= stop <= last:
-            events = self._events.slice(start, until)
-            first, last, losses = start, start + len(events), self._judge.frozen(model, events)
+            first, last = start, min(until, len(self._events))
+            if self._asked[:2] != (first, last):
+                self._asked = first, last, self._events.slice(first, last)
+            losses = self._judge.frozen(model, self._asked[2])
             # What is known of earlier events only is let go of, and with it a model that may serve no more.
             self._known = {key: known for key, known in self._known.items() if known[2] > start}
             self._known[id(model)] = model, first, last, losses

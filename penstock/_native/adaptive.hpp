@@ -37,7 +37,7 @@ struct Strip {
 // One event being learned, and the constants of the rule. The pointers are arrays over the classes.
 struct Update {
     float* table;
-    uint8_t* touched;  // of each page of the table, whether anything in it was ever updated
+    uint64_t* touched;  // a bit for each bucket: whether it was ever updated
     size_t width;
     size_t stride;
     ptrdiff_t n_classes;

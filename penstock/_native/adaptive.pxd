@@ -1,6 +1,6 @@
 """Adaptive, normalised updates: see adaptive.hpp."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libcpp cimport bool as cbool
 
 
@@ -9,7 +9,7 @@ cdef extern from "adaptive.hpp" namespace "penstock" nogil:
 
     cdef cppclass Update:
         float* table
-        uint8_t* touched
+        uint64_t* touched
         size_t width
         size_t stride
         Py_ssize_t n_classes

@@ -24,28 +24,37 @@ inline float effective(double weight, double contraction, double gravity) {
     return size > 0.0 ? finite(std::copysign(size, weight) * contraction) : 0.0f;
 }
 
-// A table can be far larger than what was ever learned: it is gone through by pages, and only by those touched.
-constexpr int PAGE_BITS = 4;  // 16 buckets: of one class, a cache line of frozen weights
+// A table can be far larger than what was ever learned, so that is marked: a bit for each bucket, 64 in a word.
+constexpr int WORD_BITS = 6;
 
-inline size_t pages_of(size_t n_buckets) { return n_buckets >> PAGE_BITS ? n_buckets >> PAGE_BITS : 1; }
+inline size_t words_of(size_t n_buckets) { return n_buckets >> WORD_BITS ? n_buckets >> WORD_BITS : 1; }
 
-inline void touch(uint8_t* touched, uint32_t bucket) { touched[bucket >> PAGE_BITS] = 1; }
+inline void touch(uint64_t* touched, uint32_t bucket) { touched[bucket >> WORD_BITS] |= uint64_t(1) << (bucket & 63); }
 
-// Calls `visit(first bucket, how many)` for every stretch of touched pages.
-template <typename Visit>
-inline void stretches(const uint8_t* touched, size_t n_buckets, Visit visit) {
-    const size_t n = pages_of(n_buckets), size = n_buckets / n;
-    for (size_t page = 0; page < n;) {
-        if (!touched[page]) {
-            uint64_t eight = 0;  // most of a large table is passed over
-            if (page + 8 <= n) std::memcpy(&eight, touched + page, 8);
-            page += page + 8 <= n && eight == 0 ? 8 : 1;
+// Calls `visit(first bucket, how many)` for whatever is touched, in any order. Where it is dense all 64 are visited
+// at one go: those untouched are what they are when they are new. Where it is not, `announce(bucket)` comes some
+// time before, to fetch what lies all over memory.
+template <typename Announce, typename Visit>
+inline void visit_touched(const uint64_t* touched, size_t n_buckets, Announce announce, Visit visit) {
+    constexpr int DENSE = 16, AHEAD = 64;
+    const size_t n = words_of(n_buckets), size = n_buckets / n;
+    size_t announced[AHEAD + DENSE], waiting = 0;
+    const auto visit_announced = [&] {
+        for (size_t i = 0; i < waiting; ++i) visit(announced[i], 1);
+        waiting = 0;
+    };
+    for (size_t i = 0; i < n; ++i) {
+        if (__builtin_popcountll(touched[i]) >= DENSE) {
+            visit(i * size, size);
             continue;
         }
-        const size_t first = page;
-        while (page < n && touched[page]) ++page;
-        visit(first * size, (page - first) * size);
+        for (uint64_t left = touched[i]; left; left &= left - 1) {
+            announced[waiting++] = i * size + __builtin_ctzll(left);
+            announce(announced[waiting - 1]);
+        }
+        if (waiting >= AHEAD) visit_announced();
     }
+    visit_announced();
 }
 
 // The weights of n buckets, `width` floats apart, as they are stored; -0.0 becomes 0.0.
@@ -58,35 +67,46 @@ inline void copy_weights(const float* __restrict table, size_t width, size_t n, 
 }
 
 // The weights of whatever is touched.
-inline void freeze_weights(const float* table, size_t width, const uint8_t* touched, size_t n_buckets,
+inline void freeze_weights(const float* table, size_t width, const uint64_t* touched, size_t n_buckets,
                            double contraction, double gravity, float* out, size_t apart) {
-    stretches(touched, n_buckets, [&](size_t first, size_t n) {
+    const bool as_stored = gravity == 0.0 && contraction == 1.0;
+    const auto announce = [=](size_t bucket) {
+        __builtin_prefetch(table + bucket * width);
+        __builtin_prefetch(out + bucket * apart, 1);
+    };
+    visit_touched(touched, n_buckets, announce, [=](size_t first, size_t n) {
         const float* from = table + first * width;
         float* to = out + first * apart;
-        if (gravity == 0.0 && contraction == 1.0) return copy_weights(from, width, n, to, apart);
-        for (size_t i = 0; i < n; ++i) to[i * apart] = effective(from[i * width], contraction, gravity);
+        if (!as_stored)
+            for (size_t i = 0; i < n; ++i) to[i * apart] = effective(from[i * width], contraction, gravity);
+        else if (n == 1)
+            *to = *from + 0.0f;
+        else
+            copy_weights(from, width, n, to, apart);
     });
 }
 
 // The first `taken` floats of each touched bucket, `width` apart, to where they lie without gaps.
-inline void copy_touched(const float* table, size_t width, size_t taken, const uint8_t* touched, size_t n_buckets,
+inline void copy_touched(const float* table, size_t width, size_t taken, const uint64_t* touched, size_t n_buckets,
                          float* out) {
-    stretches(touched, n_buckets, [&](size_t first, size_t n) {
-        if (width == taken) {
-            std::memcpy(out + first * taken, table + first * width, n * taken * sizeof(float));
-            return;
-        }
-        for (size_t i = first; i < first + n; ++i)
-            std::memcpy(out + i * taken, table + i * width, taken * sizeof(float));
+    const auto announce = [=](size_t bucket) {
+        __builtin_prefetch(table + bucket * width);
+        __builtin_prefetch(out + bucket * taken, 1);
+    };
+    visit_touched(touched, n_buckets, announce, [=](size_t first, size_t n) {
+        const size_t once = width == taken ? n : 1;
+        for (size_t i = first; i < first + n; i += once)
+            std::memcpy(out + i * taken, table + i * width, once * taken * sizeof(float));
     });
 }
 
-// Which pages hold anything but zeros; -0.0 is something.
-inline void find_touched(const float* table, size_t width, size_t n_buckets, uint8_t* touched) {
-    const size_t n = pages_of(n_buckets), size = n_buckets / n * width;
-    for (size_t page = 0; page < n; ++page) {
-        const float* slots = table + page * size;
-        touched[page] = std::any_of(slots, slots + size, [](float value) { return value != 0.0f || std::signbit(value); });
+// Which buckets hold anything but zeros; -0.0 is something.
+inline void find_touched(const float* table, size_t width, size_t n_buckets, uint64_t* touched) {
+    std::fill(touched, touched + words_of(n_buckets), 0);
+    for (size_t bucket = 0; bucket < n_buckets; ++bucket) {
+        const float* slots = table + bucket * width;
+        if (std::any_of(slots, slots + width, [](float value) { return value != 0.0f || std::signbit(value); }))
+            touch(touched, bucket);
     }
 }
 

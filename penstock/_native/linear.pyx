@@ -24,7 +24,7 @@ into an infinity or a NaN.
 import numpy as np
 
 from libc.math cimport copysign, exp, fabs, pow, sqrt
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
 from penstock._native.adaptive cimport Probe, Update, apply_adaptive, measure_adaptive, probe_adaptive
@@ -36,8 +36,8 @@ from penstock._native.blocks cimport (
     find_touched,
     finite,
     freeze_weights,
-    pages_of,
     touch,
+    words_of,
 )
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
@@ -382,7 +382,7 @@ cdef class Linear:
     cdef double[:, ::1] totals
     cdef uint8_t[::1] sighted
     cdef int64_t[::1] clock
-    cdef uint8_t[::1] touched
+    cdef uint64_t[::1] touched
     cdef float[::1] held
     cdef Entries spare
 
@@ -411,7 +411,7 @@ cdef class Linear:
 
     def attach(
         self, float[::1] table, double[:, ::1] totals, uint8_t[::1] sighted, int64_t[::1] clock,
-        uint8_t[::1] touched,
+        uint64_t[::1] touched,
     ):
         """Work on these arrays from now on, in place.
 
@@ -423,8 +423,8 @@ cdef class Linear:
         sighted : uint8, shape (capacity,)
         clock : int64, shape (1,)
             Events learned.
-        touched : uint8, shape (2^bits / 16, at least 1)
-            Of each 16 buckets, whether any was ever updated; see `find_touched` for a table that is not fresh.
+        touched : uint64, shape (2^bits / 64, at least 1)
+            A bit for each bucket: whether it was ever updated; see `find_touched` for a table that is not fresh.
         """
         cdef size_t capacity = totals.shape[0]
         if (
@@ -432,7 +432,7 @@ cdef class Linear:
             or totals.shape[1] != N_TOTALS
             or <size_t> sighted.shape[0] != capacity
             or clock.shape[0] != 1
-            or <size_t> touched.shape[0] != pages_of(<size_t> self.plan.mask + 1)
+            or <size_t> touched.shape[0] != words_of(<size_t> self.plan.mask + 1)
             or <size_t> table.shape[0] != (<size_t> self.plan.mask + 1) * capacity * self.c.stride
         ):
             raise ValueError("table, totals, sighted, clock and touched do not fit together")

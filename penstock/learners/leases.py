@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,17 +48,10 @@ class Leases:
             self._returned.clear()
             memory = np.zeros(size, np.float32)
         fill(memory)
-        lease = _Lease(memory)
-        weakref.finalize(lease, _give_back, self._returned, self._spare, memory).atexit = False
-        return np.asarray(lease)
-
-
-class _Lease:
-    """What numpy takes for the owner of the memory, so that it lives as long as any array of it."""
-
-    def __init__(self, memory: NDArray[np.float32]) -> None:
-        interface = memory.__array_interface__
-        self.__array_interface__: dict[str, Any] = {**interface, "data": (interface["data"][0], True)}
+        # Whose memory is not an array's, every view of it refers to that first array, as long as it lives.
+        lent = np.asarray(memory.data.toreadonly())
+        weakref.finalize(lent, _give_back, self._returned, self._spare, memory).atexit = False
+        return lent
 
 
 def _give_back(returned: list[NDArray[np.float32]], spare: int, memory: NDArray[np.float32]) -> None:

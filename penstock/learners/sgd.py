@@ -48,7 +48,7 @@ _UNUSED: Final[Mapping[str, tuple[str, ...]]] = {
     "ftrl": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation"),
     "coin": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation", "l1", "l2"),
 }
-_PAGE: Final = 16  # buckets that are known to have been updated or not: see `penstock/_native/blocks.hpp`
+_WORD: Final = 64  # buckets whose marks are in one number: see `penstock/_native/blocks.hpp`
 _HELD: Final = 4  # floats beside each weight: see `penstock/_native/consolidation.hpp`
 
 
@@ -311,7 +311,7 @@ class SGD:
             self._table[:, :, 1] *= factor
         else:  # what is 0 may not even be in memory
             pages = self._table.reshape(len(self._touched), -1, *self._table.shape[1:])
-            pages[self._touched.astype(np.bool_), :, :, 1] *= factor
+            pages[self._touched != 0, :, :, 1] *= factor
 
     @property
     def consolidates(self) -> bool:
@@ -521,7 +521,7 @@ class SGD:
             self._table[:] = self._empty_slot
         self._totals = np.tile(self._empty_totals, (capacity, 1))
         self._sighted = np.zeros(capacity, np.uint8)
-        self._touched = np.zeros(max((1 << self._bits) // _PAGE, 1), np.uint8)
+        self._touched = np.zeros(max((1 << self._bits) // _WORD, 1), np.uint64)
         # Both are zero where nothing was ever learned; all else is written anew.
         self._frozen_before, self._copied_before = Leases(spare=2), Leases(spare=1)
         self._kernel.attach(self._table.reshape(-1), self._totals, self._sighted, self._clock, self._touched)

@@ -80,8 +80,8 @@ class SGDModel:
             "loss": loss,
             "bits": bits,
             "constant": constant,
-            "interactions": json.dumps(interactions),
         }
+        self._interactions = interactions
         self._kernel = LinearModel(
             head=task.kind,
             loss=loss,
@@ -105,6 +105,7 @@ class SGDModel:
         """Everything that `from_state` needs, for a snapshot. The arrays are the model's own, read-only."""
         return {
             **self._scalars,
+            "interactions": json.dumps(self._interactions),
             "weights": self.weights,
             "limits": self._limits,
             "sighted": self._sighted,
