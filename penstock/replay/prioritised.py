@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final
 
@@ -172,10 +173,7 @@ class Prioritised(Held):
         if not n:
             return None
         if self._n_weighed >= max(self.size // 8, 1):
-            slots = self._slots()
-            self._cap = float(np.quantile(self._losses[slots], _CAPPED_AT))
-            self._n_weighed = 0
-            self._plant(slots)
+            self._cut_anew()
         drawn = np.empty(n, np.int64)
         pick(self._sampling, self._tree, drawn)
         self._drawn = drawn
@@ -184,6 +182,15 @@ class Prioritised(Held):
         weights = (len(self) * chances) ** -beta
         batch = self._store.take(self._store.positions(self._ring[drawn]))
         return replace(batch, weights=batch.weights * (weights / weights.max()))
+
+    def _cut_anew(self) -> None:
+        """Look over all losses: cut them at their quantile from here on."""
+        slots = self._slots()
+        losses, before = self._losses[slots], self._cap
+        place = math.ceil(_CAPPED_AT * len(losses)) - 1
+        self._cap = float(np.partition(losses, place)[place])
+        self._n_weighed = 0
+        self._plant(slots[losses > min(self._cap, before)])  # of all others the priority is what it was
 
     def _start_from(self, numbers: NDArray[np.int64]) -> None:
         """Drop the oldest: what is left is at the end of the ring."""

@@ -32,7 +32,7 @@ class _Column(Generic[_T]):
 
     @property
     def values(self) -> NDArray[_T]:
-        """What is in it; shares memory with it, until it grows."""
+        """What is in it; shares memory with it, until it grows or something goes."""
         return self._data[: self._length]
 
     def extend(self, values: NDArray[_T]) -> None:
@@ -45,12 +45,18 @@ class _Column(Generic[_T]):
         self._data[self._length : length] = values
         self._length = length
 
+    def keep(self, places: NDArray[np.intp]) -> None:
+        """Drop all but what is at `places`, which ascend."""
+        self._data[: len(places)] = self._data[places]
+        self._length = len(places)
+
 
 class Ranked(Held):
     """Gives every event a key, and holds as many of those with the highest keys as there is room for.
 
     Whether an event is held depends on the keys and sizes of all, not on when anybody looked. So it is put
-    off: up to twice as many lie around, and are thinned out when there are more, or somebody asks.
+    off: up to twice as many lie around, and are thinned out when there are more, or somebody asks. Of events
+    with the same key, for the same reason, all go if one has to.
     """
 
     def __init__(self, size: int, max_bytes: int | None, seed: int) -> None:
@@ -60,7 +66,7 @@ class Ranked(Held):
 
     @abstractmethod
     def _keys_of(self, batch: Batch) -> NDArray[np.float64]:
-        """Give the events of the next batch their keys: finite, and different ones."""
+        """Give the events of the next batch their keys: finite, and different ones as a rule."""
 
     def _hold(self, numbers: NDArray[np.int64], keys: NDArray[np.float64], costs: NDArray[np.int64]) -> None:
         self._candidates = _Column(np.int64, numbers)  # ascending
@@ -86,18 +92,19 @@ class Ranked(Held):
 
     def _thin(self) -> None:
         """Turn away what there is no room for."""
-        if len(self._keys) <= self.size and self._total <= self._limit:
-            return
         keys, costs = self._keys.values, self._costs.values
-        if self._total <= self._limit:
-            order, room = np.argpartition(-keys, self.size), self.size
-        else:
-            order = np.argsort(-keys)
+        n_gone = len(keys) - self.size
+        if self._total > self._limit:
+            order = np.argsort(-keys, kind="stable")
             fitting = np.searchsorted(np.cumsum(costs[order]), self._limit, side="right")
-            room = min(self.size, int(fitting))
-        self._floor = max(self._floor, float(keys[order[room]]))
-        held = np.sort(order[:room])
-        self._hold(self._candidates.values[held], keys[held], costs[held])
+            n_gone = max(n_gone, len(keys) - int(fitting))
+        if n_gone <= 0:
+            return
+        self._floor = float(np.partition(keys, n_gone - 1)[n_gone - 1])
+        held = np.flatnonzero(keys > self._floor)
+        for column in (self._candidates, self._keys, self._costs):
+            column.keep(held)
+        self._total = int(self._costs.values.sum())
 
     def _start_from(self, numbers: NDArray[np.int64]) -> None:
         self._floor = -math.inf

@@ -105,6 +105,28 @@ def test_infinite_times_are_refused():
     assert buffer.n_offered == 0
 
 
+@pytest.mark.parametrize("max_bytes", [None, 2000])
+@pytest.mark.parametrize("seed", range(20))
+def test_where_keys_are_the_same_it_still_does_not_matter_when_anybody_looks(seed, max_bytes):
+    """Of times far from 0, and so short a decay, many keys round to the same number."""
+    rng = np.random.default_rng(seed)
+    lengths, times = rng.integers(1, 4, 900), 1.7e9 + np.arange(900.0) * 1e-6
+
+    def fresh():
+        return Decayed(size=50, decay=1e-5, by="time", max_bytes=max_bytes, seed=seed)
+
+    whole, split = fresh(), fresh()
+    whole.offer(events(900, times=times, lengths=lengths))
+    for start in range(0, 900, 13):
+        stop = min(start + 13, 900)
+        split.offer(events(stop - start, start, times[start:stop], lengths[start:stop]))
+        assert len(split) <= 50
+    assert digest(whole.state()) == digest(split.state())
+    resumed = fresh()
+    resumed.restore(whole.state())
+    assert digest(resumed.state()) == digest(whole.state())
+
+
 @pytest.mark.parametrize(("parameters", "message"), [({"decay": 0.0}, "decay"), ({"by": "age"}, "by")])
 def test_bad_parameters_are_named(parameters, message):
     with pytest.raises(ConfigError, match=message):
