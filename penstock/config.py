@@ -196,6 +196,11 @@ class ReplayRule(_Rule):
     ratio: Annotated[float, Ge(0), Le(16)] = 0.5
     weight: Annotated[float, Gt(0), Le(1)] = 0.5
 
+    @property
+    def needs_classes(self) -> bool:
+        """Whether labels have to be classes."""
+        return bool(getattr(resolve(self.kind, replay.BUFFERS, what="replay buffer"), "needs_classes", False))
+
 
 class SliceSpec(Strict):
     """The events in which a feature has a value; `feature` is ``namespace.name`` where it is nested."""
@@ -372,6 +377,8 @@ class Pipeline(Strict):
         for i, guard in enumerate(self.shadow.guards if self.shadow else []):
             if self.task == "regression" and guard.on != "loss":
                 raise ValueError(f"`shadow.guards[{i}].on`: a regression has no {guard.on}; expected loss")
+        if self.task == "regression" and self.replay is not None and self.replay.needs_classes:
+            raise ValueError(f"`replay.kind: {self.replay.kind}` needs classes, and a regression has none")
         if self.anchors is not None and self.anchors.margin is not None and self.shadow is None:
             raise ValueError("`anchors.margin` needs `shadow`: nothing is promoted without the gate")
         if self.snapshots is not None and self.shadow is None:

@@ -48,6 +48,7 @@ MISTAKES = [
     ({"drift": [{"kind": "adwin", "delta": 2}]}, "`drift[0].delta`: input should be less than 1, got 2"),
     ({"drift": [{"kind": "adwin", "learners": ["x"]}]}, "`drift[0].learners` names 'x'"),
     ({"drift": [{"kind": "adwin", "react": "warm_restart"}]}, "needs a `replay` buffer"),
+    ({"task": "regression", "replay": {"kind": "balanced"}}, "`replay.kind: balanced` needs classes"),
     (
         {"replay": {"kind": "reservoir", "size": 0}},
         "`replay.size`: input should be greater than or equal to 1",

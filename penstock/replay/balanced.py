@@ -52,6 +52,7 @@ class Balanced(Held):
     """
 
     kind: ClassVar[str] = "class-balanced reservoir"
+    needs_classes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ class Buffer(Protocol):
 
     Built with ``Class(seed=…, **parameters)``; the annotations of the constructor are its schema. What it
     keeps and draws depends on its seed, the events and the calls of `sample`, never on how the events were
-    cut into batches.
+    cut into batches. A class attribute ``needs_classes = True`` refuses it for a regression.
     """
 
     def __len__(self) -> int:
