@@ -8,6 +8,7 @@
 
 #include "blocks.hpp"
 #include "lanes.hpp"
+#include "touched.hpp"
 
 namespace penstock {
 
@@ -37,7 +38,7 @@ struct Strip {
 // One event being learned, and the constants of the rule. The pointers are arrays over the classes.
 struct Update {
     float* table;
-    uint64_t* touched;  // a bit for each bucket: whether it was ever updated
+    Touched touched;
     size_t width;
     size_t stride;
     ptrdiff_t n_classes;
@@ -142,7 +143,7 @@ PENSTOCK_INLINE void gather(Update& c, ptrdiff_t k, const uint32_t* buckets, ptr
         AdaptiveSlot* slot = slot_of(c, buckets[n], k);
         if (!(slot->rate > 0.0f)) {  // hardly ever
             if (slot->rate < 0.0f && n) break;
-            touch(c.touched, buckets[n]);  // for the first time
+            c.touched.add(buckets[n]);  // for the first time
         }
         slot->rate = TAKEN;
         strip.slots[n] = slot;

@@ -1,7 +1,9 @@
 """Adaptive, normalised updates: see adaptive.hpp."""
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libcpp cimport bool as cbool
+
+from penstock._native.touched cimport Touched
 
 
 cdef extern from "adaptive.hpp" namespace "penstock" nogil:
@@ -9,7 +11,7 @@ cdef extern from "adaptive.hpp" namespace "penstock" nogil:
 
     cdef cppclass Update:
         float* table
-        uint64_t* touched
+        Touched touched
         size_t width
         size_t stride
         Py_ssize_t n_classes

@@ -28,17 +28,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libcpp.vector cimport vector
 
 from penstock._native.adaptive cimport Probe, Update, apply_adaptive, measure_adaptive, probe_adaptive
-from penstock._native.blocks cimport (
-    FLOAT_MAX,
-    block_margin,
-    copy_touched,
-    effective,
-    find_touched,
-    finite,
-    freeze_weights,
-    touch,
-    words_of,
-)
+from penstock._native.blocks cimport FLOAT_MAX, block_margin, effective, finite
 from penstock._native.consolidation cimport Held, Hold, consolidate, hold_on
 from penstock._native.features cimport Entries, encode_into, hash_name
 from penstock._native.losses cimport (
@@ -55,6 +45,7 @@ from penstock._native.losses cimport (
     sigmoid,
     step,
 )
+from penstock._native.touched cimport Touched, copy_touched, find_touched, freeze_weights
 from penstock._native.walk cimport (
     LARGEST,
     MAX_ORDER,
@@ -271,7 +262,7 @@ cdef void apply_plain(void* context, const uint32_t* buckets, const double* x, P
     cdef Py_ssize_t i, k
     cdef float* bucket
     for i in range(n):
-        touch(c.touched, buckets[i])
+        c.touched.add(buckets[i])
         bucket = c.table + buckets[i] * c.width
         for k in range(c.n_classes):
             bucket[k] = finite(bucket[k] + c.change[k] * x[i])
@@ -283,7 +274,7 @@ cdef void apply_ftrl(void* context, const uint32_t* buckets, const double* x, Py
     cdef float* slot
     cdef double gradient, root, grown, z
     for i in range(n):
-        touch(c.touched, buckets[i])
+        c.touched.add(buckets[i])
         for k in range(c.n_classes):
             gradient = c.gradient[k] * x[i]
             if gradient == 0.0:
@@ -328,7 +319,7 @@ cdef void apply_coin(void* context, const uint32_t* buckets, const double* x, Py
     cdef float* slot
     cdef double size, gradient, weight
     for i in range(n):
-        touch(c.touched, buckets[i])
+        c.touched.add(buckets[i])
         for k in range(c.n_classes):
             if c.change[k] == 0.0:
                 continue
@@ -423,8 +414,8 @@ cdef class Linear:
         sighted : uint8, shape (capacity,)
         clock : int64, shape (1,)
             Events learned.
-        touched : uint64, shape (2^bits / 64, at least 1)
-            A bit for each bucket: whether it was ever updated; see `find_touched` for a table that is not fresh.
+        touched : uint64, shape (touched_size(bits),)
+            Which buckets were ever updated; see `find_touched` for a table that is not fresh.
         """
         cdef size_t capacity = totals.shape[0]
         if (
@@ -432,7 +423,7 @@ cdef class Linear:
             or totals.shape[1] != N_TOTALS
             or <size_t> sighted.shape[0] != capacity
             or clock.shape[0] != 1
-            or <size_t> touched.shape[0] != words_of(<size_t> self.plan.mask + 1)
+            or <size_t> touched.shape[0] != Touched.size(<size_t> self.plan.mask + 1)
             or <size_t> table.shape[0] != (<size_t> self.plan.mask + 1) * capacity * self.c.stride
         ):
             raise ValueError("table, totals, sighted, clock and touched do not fit together")
@@ -444,7 +435,7 @@ cdef class Linear:
         self.clock = clock
         self.touched = touched
         self.c.table = &table[0]
-        self.c.touched = &touched[0]
+        self.c.touched.lie_in(&touched[0], <size_t> self.plan.mask + 1)
         self.c.width = capacity * self.c.stride
         self.c.gradient = self.scratch.data() + capacity
         self.c.square = self.scratch.data() + 2 * capacity
@@ -947,6 +938,11 @@ cdef class LinearModel:
             margins[k] = 0.0
         visit_row(self.plan, walk[0], add_margins, &m)
         answer(&self.answer, margins, out)
+
+
+def touched_size(int bits):
+    """Numbers that it takes to mark what was ever updated of 2^bits buckets: a bit for each of them comes first."""
+    return Touched.size(<size_t> 1 << bits)
 
 
 def stride_of(str rule, bint remembers_touch):

@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 
-from penstock._native.linear import TOTALS, Linear, first_bad_label, stride_of
+from penstock._native.linear import TOTALS, Linear, first_bad_label, stride_of, touched_size
 from penstock.errors import BadRecord, ConfigError, DataError, StoreError
 from penstock.events import Batch, Row, Task
 from penstock.learners.annotated import check
@@ -48,7 +48,7 @@ _UNUSED: Final[Mapping[str, tuple[str, ...]]] = {
     "ftrl": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation"),
     "coin": ("learning_rate", "power_t", "initial_t", "invariant", "half_life", "consolidation", "l1", "l2"),
 }
-_WORD: Final = 64  # buckets whose marks are in one number: see `penstock/_native/blocks.hpp`
+_WORD: Final = 64  # buckets whose marks are in one number: see `penstock/_native/touched.hpp`
 _HELD: Final = 4  # floats beside each weight: see `penstock/_native/consolidation.hpp`
 
 
@@ -310,8 +310,9 @@ class SGD:
         elif self._empty_slot.any():
             self._table[:, :, 1] *= factor
         else:  # what is 0 may not even be in memory
-            pages = self._table.reshape(len(self._touched), -1, *self._table.shape[1:])
-            pages[self._touched != 0, :, :, 1] *= factor
+            n_words = max((1 << self._bits) // _WORD, 1)
+            pages = self._table.reshape(n_words, -1, *self._table.shape[1:])
+            pages[self._touched[:n_words] != 0, :, :, 1] *= factor
 
     @property
     def consolidates(self) -> bool:
@@ -521,7 +522,7 @@ class SGD:
             self._table[:] = self._empty_slot
         self._totals = np.tile(self._empty_totals, (capacity, 1))
         self._sighted = np.zeros(capacity, np.uint8)
-        self._touched = np.zeros(max((1 << self._bits) // _WORD, 1), np.uint64)
+        self._touched = np.zeros(touched_size(self._bits), np.uint64)
         # Both are zero where nothing was ever learned; all else is written anew.
         self._frozen_before, self._copied_before = Leases(spare=2), Leases(spare=1)
         self._kernel.attach(self._table.reshape(-1), self._totals, self._sighted, self._clock, self._touched)

@@ -158,7 +158,7 @@ def attached(**changed):
         np.zeros((1, len(TOTALS))),
         np.ones(1, np.uint8),
         np.zeros(1, np.int64),
-        np.zeros(1, np.uint64),
+        np.zeros(2, np.uint64),
     )
     return kernel
 
@@ -211,7 +211,7 @@ def test_arrays_of_the_wrong_size_are_not_attached(wrong):
         "totals": np.zeros((1, len(TOTALS))),
         "sighted": np.zeros(1, np.uint8),
         "clock": np.zeros(1, np.int64),
-        "touched": np.zeros(1, np.uint64),
+        "touched": np.zeros(2, np.uint64),
     }
     arrays[wrong] = np.concatenate([arrays[wrong], arrays[wrong]])
     with pytest.raises(ValueError, match="do not fit together"):
