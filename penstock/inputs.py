@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,25 +31,25 @@ class InputWatch:
     def __init__(self, rule: DriftRule) -> None:
         self.rule = rule
         self._detector = rule.build_inputs()
-        self._alarm: tuple[int, Change] | None = None  # events seen by then, and what was found
+        self._alarm: Change | None = None  # its index is the event's in the stream, whatever the batches
 
     def update(self, events: Batch, judged: NDArray[np.intp] | None, n_before: int) -> None:
         """Take the events at `judged` (None: all) of a batch that comes after `n_before`."""
         found = self._detector.update(events)
         if found is not None and self._alarm is None:
             place = found.index if judged is None else int(judged[found.index])
-            self._alarm = n_before + place + 1, found
+            self._alarm = replace(found, index=n_before + place)
 
     def end_tick(self) -> list[Notice]:
         """Report the alarm of the tick that just ended, if there was one."""
         if self._alarm is None:
             return []
-        (event, change), self._alarm = self._alarm, None
+        change, self._alarm = self._alarm, None
         named = "; ".join(_described(shift) for shift in change.shifts[:_NAMED])
         more = len(change.shifts) - _NAMED
         notice = Notice(
             what="drift",
-            event=event,
+            event=change.index + 1,
             learner="inputs",
             text=f"{self.rule.kind} on the inputs: {named}{f'; and {more} more' if more > 0 else ''}; "
             f"noted: it does not say whether a model is worse",
@@ -70,8 +70,7 @@ class InputWatch:
         """Everything the detector knows, and the alarm that is still to be reported."""
         state = prefixed(self._detector.state(), "detector")
         if self._alarm is not None:
-            event, change = self._alarm
-            state["alarm"] = json.dumps([event, asdict(change)])
+            state["alarm"] = json.dumps(asdict(self._alarm))
         return state
 
     def restore(self, state: State) -> None:
@@ -85,9 +84,9 @@ class InputWatch:
         alarm = None
         if (text := state.get("alarm")) is not None:
             try:
-                event, found = json.loads(str(text))
+                found = json.loads(str(text))
                 shifts = tuple(Shift(**shift) for shift in found.pop("shifts"))
-                alarm = int(event), Change(**found, shifts=shifts)
+                alarm = Change(index=int(found.pop("index")), **found, shifts=shifts)
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise StoreError(f"the alarm of {self.rule.kind} cannot be read: {error}") from error
         self._detector.restore(section(state, "detector"))

@@ -74,9 +74,13 @@ def test_an_alarm_that_waits_for_the_end_of_its_tick_survives_a_restart():
     steady = Engine(pipeline(FEATURES, tick=1000))
     expected = [n.text for n in notices(steady, batch(), 2500)]
     at = next(n.event for n in notices(Engine(pipeline(FEATURES, tick=1)), batch(), 2500)) + 5
-    first, resumed = (Engine(pipeline(FEATURES, tick=1000)) for _ in range(2))
+    first, parts, resumed = (Engine(pipeline(FEATURES, tick=1000)) for _ in range(3))
     assert notices(first, batch().slice(0, at), at) == []
+    assert notices(parts, batch().slice(0, at), 7) == []
+    assert "inputs/0/alarm" in first.state()
+    assert parts.digest() == first.digest()
     resumed.restore(first.state())
+    assert resumed.digest() == first.digest()
     assert [n.text for n in notices(resumed, batch().slice(at, 2500), 100)] == expected[:1]
     assert resumed.digest() == steady.digest()
 
